@@ -1,0 +1,50 @@
+"""Resampling in Fourier space, shared by every stage that changes the pixel size."""
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+
+def resized_shape(
+    shape: tuple[int, int], pixel_size_in_angstrom: float, pixel_size_out_angstrom: float
+) -> tuple[int, int]:
+    """Return the even (height, width) whose pixels come closest to the wanted size.
+
+    Both sides are rounded on their own, so the true scale is ``shape[axis] / resized[axis]`` per axis: use
+    that for coordinates, never the ratio of the nominal pixel sizes.
+    """
+    ratio = pixel_size_in_angstrom / pixel_size_out_angstrom
+    height, width = (max(2, 2 * round(side * ratio / 2)) for side in shape)
+    return height, width
+
+
+def fourier_resize(image: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Crop (or zero-pad) an image's Fourier transform, so that it fills ``shape`` pixels.
+
+    The mean is kept, and pixel 0 stays at pixel 0: a feature at ``y`` moves to ``y * out / in``.
+
+    Parameters
+    ----------
+    image
+        Real image, shape (height, width), any sides.
+    shape
+        Even (height, width) of the result.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        The image band-limited strictly below the Nyquist frequency of the coarser of both grids.
+    """
+    if image.shape == shape:
+        return np.ascontiguousarray(image, dtype=np.float32)
+    if shape[0] % 2 or shape[1] % 2:
+        raise ValueError(f"resized sides must be even, got {shape}")
+    spectrum = scipy.fft.rfft2(np.asarray(image, dtype=np.float32), norm="forward")
+    rows = min(image.shape[0], shape[0]) // 2
+    columns = min(image.shape[1], shape[1]) // 2
+    resized = np.zeros((shape[0], shape[1] // 2 + 1), dtype=spectrum.dtype)
+    # The Nyquist row and column are left out: a cropped one has lost its mirror image.
+    resized[:rows, :columns] = spectrum[:rows, :columns]
+    resized[shape[0] - rows + 1 :, :columns] = spectrum[image.shape[0] - rows + 1 :, :columns]
+    result: NDArray[np.float32] = scipy.fft.irfft2(resized, s=shape, norm="forward", overwrite_x=True)
+    return result

@@ -1,0 +1,134 @@
+"""Index tables: the small TSV that a rule declares as its output, one row per item of the batch.
+
+Each stage has a row type, a frozen dataclass; the columns are its fields. Every table keeps the rows of all
+inputs of the batch: those that failed carry ``status`` "failed" and the reason to the end of the chain.
+"""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import TypeVar, get_type_hints
+
+from emflow.errors import SettingError
+from emflow.io.files import replacing
+
+OK = "ok"
+FAILED = "failed"
+SUPERSEDED = "superseded"  # a newer version of the same file stands in a later batch
+
+
+@dataclass(frozen=True)
+class MicrographRow:
+    """Row of ``micrographs.tsv``, what import (or motion correction) hands on."""
+
+    name: str
+    status: str
+    reason: str = ""
+    path: str = ""
+    height: int | None = None
+    width: int | None = None
+    optics_group: str = ""
+    pixel_size_angstrom: float | None = None
+    voltage_kilovolt: float | None = None
+    spherical_aberration_millimetre: float | None = None
+    amplitude_contrast: float | None = None
+    defocus_u_angstrom: float | None = None
+    defocus_v_angstrom: float | None = None
+    defocus_angle_degrees: float | None = None
+    phase_shift_degrees: float | None = None
+    ctf_max_resolution_angstrom: float | None = None
+    ctf_figure_of_merit: float | None = None
+
+
+@dataclass(frozen=True)
+class StoreRow:
+    """Row of ``tiles.tsv`` and ``denoised.tsv``: where a micrograph's pixels lie in the batch's store.
+
+    ``height`` and ``width`` are those of the stored image; the unbinned ones set the scale of coordinates.
+    """
+
+    name: str
+    status: str
+    reason: str = ""
+    store: str = ""
+    position: int | None = None
+    height: int | None = None
+    width: int | None = None
+    unbinned_height: int | None = None
+    unbinned_width: int | None = None
+    pixel_size_angstrom: float | None = None  # of the stored image, mean of both axes
+    mean: float | None = None
+    standard_deviation: float | None = None
+    checksum: str = ""  # SHA-256 of the stored level-0 pixels
+
+
+@dataclass(frozen=True)
+class PickRow:
+    """Row of ``picks.tsv``: how many candidates ``picks.star``, beside it, holds of a micrograph."""
+
+    name: str
+    status: str
+    reason: str = ""
+    candidates: int | None = None
+    suggested_threshold: float | None = None  # the model card's, in figure of merit
+    checksum: str = ""  # SHA-256 of the candidates' rows
+
+
+Row = TypeVar("Row", MicrographRow, StoreRow, PickRow)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value)
+    return str(value).replace("\t", " ").replace("\n", " ")
+
+
+def write_index(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
+    """Write the rows as a table with a header, whole or not at all."""
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow([field.name for field in fields(row_type)])
+        writer.writerows([_text(value) for value in astuple(row)] for row in rows)
+
+
+def read_index(path: Path, row_type: type[Row]) -> list[Row]:
+    """Read a table that `write_index` wrote.
+
+    Raises
+    ------
+    SettingError
+        If the file is absent or its columns are not those of ``row_type``.
+    """
+    if not path.is_file():
+        raise SettingError(f"{path}: no such index; run the stage that makes it first")
+    hints = get_type_hints(row_type)
+    with path.open(encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter="\t")
+        names = [field.name for field in fields(row_type)]
+        if reader.fieldnames != names:
+            raise SettingError(f"{path}: expected the columns {', '.join(names)}; remove it and run again")
+        return [row_type(**{name: _value(record[name], hints[name]) for name in names}) for record in reader]
+
+
+def _value(text: str, hint: object) -> object:
+    if hint == float | None:
+        return float(text) if text else None
+    if hint == int | None:
+        return int(text) if text else None
+    return text
+
+
+def accepted(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that later stages work on."""
+    return [row for row in rows if row.status == OK]
+
+
+def write_failures(folder: Path, rows: Iterable[Row]) -> None:
+    """Write the batch's ``failures.tsv``: name and reason of every input that was left out so far."""
+    with replacing(folder / "failures.tsv") as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(["name", "reason"])
+        writer.writerows([row.name, _text(row.reason)] for row in rows if row.status == FAILED)
