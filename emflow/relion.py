@@ -1,10 +1,23 @@
-"""What RELION expects of names: pure rules that every stage shares."""
+"""What RELION expects of names, boxes and optics groups: pure rules that stages share."""
 
 import hashlib
+import math
 import re
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emflow.metadata import OpticsGroup, Picks
 
 LINKS = "Micrographs"
 """Folder of the RELION project in which a link leads to each micrograph."""
+COORDINATES = "AutoPick"
+"""Folder of the RELION project with a coordinate file per micrograph, where an AutoPick job puts them."""
+SUFFIX = "_autopick.star"
+"""What RELION 3.1 is told to append to a micrograph's name to find its coordinates."""
+BOX_PER_DIAMETER = 1.5
+"""Side of the extraction box in particle diameters: room for what the CTF delocalises and for alignment."""
 
 # RELION takes '@' for a stack's index, ':' for a format, blanks and quotes for the end of a value.
 _UNSAFE = re.compile(r"[^A-Za-z0-9._/+=-]")
@@ -33,3 +46,71 @@ def relion_micrograph_name(name: str) -> str:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         safe = f"{stem}_{digest}{dot}{suffix}" if dot and "/" not in suffix else f"{safe}_{digest}"
     return f"{LINKS}/{safe}" if safe.endswith(".mrc") else f"{LINKS}/{safe}.mrc"
+
+
+def coordinate_path(micrograph_name: str) -> str:
+    """Return the path, in the RELION project, of the coordinates of a micrograph (its rlnMicrographName).
+
+    RELION 3.1 forms it of ``--coord_dir``, the micrograph's name without ``.mrc`` and ``--coord_suffix``;
+    RELION 4 and 5 read it from autopick.star.
+    """
+    return f"{COORDINATES}/{micrograph_name.removesuffix('.mrc')}{SUFFIX}"
+
+
+def extraction_box_pixels(diameter_angstrom: float, pixel_size_angstrom: float) -> int:
+    """Return the side of the box, even, in which to extract a particle of this diameter."""
+    return 2 * math.ceil(BOX_PER_DIAMETER * diameter_angstrom / pixel_size_angstrom / 2)
+
+
+def box_inside(
+    x: NDArray[np.floating] | NDArray[np.integer],
+    y: NDArray[np.floating] | NDArray[np.integer],
+    *,
+    box_pixels: int,
+    height: int | NDArray[np.integer],
+    width: int | NDArray[np.integer],
+) -> NDArray[np.bool_]:
+    """Tell which boxes lie in the micrograph whole: RELION drops the others without a word.
+
+    RELION cuts ``[x - box/2, x + box/2)`` (src/preprocessing.cpp). ``x`` and ``y`` have shape (n,); the
+    sizes are one number or of that shape.
+    """
+    half = box_pixels // 2
+    return (x >= half) & (y >= half) & (x + half <= width) & (y + half <= height)
+
+
+def whole_pixels(picks: Picks) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return x and y, shape (n,), rounded to whole pixels: RELION would cut the fraction off instead."""
+    return np.floor(picks.x + 0.5).astype(np.int32), np.floor(picks.y + 0.5).astype(np.int32)
+
+
+def number_optics_groups(groups: Iterable[OpticsGroup]) -> dict[OpticsGroup, tuple[int, str]]:
+    """Number optics groups from 1 and give each a name that RELION takes, whatever order they come in.
+
+    Returns
+    -------
+    dict
+        Number and name of every distinct group. Names keep letters, digits and hyphens; groups of one name
+        and different optics get a number appended.
+    """
+
+    def order(group: OpticsGroup) -> tuple[str, float, float, float, float]:
+        return (
+            group.name,
+            group.pixel_size_angstrom,
+            group.voltage_kilovolt,
+            group.spherical_aberration_millimetre,
+            group.amplitude_contrast,
+        )
+
+    numbered: dict[OpticsGroup, tuple[int, str]] = {}
+    taken: set[str] = set()
+    for number, group in enumerate(sorted(set(groups), key=order), 1):
+        stem = re.sub(r"[^A-Za-z0-9-]", "-", group.name) or "opticsGroup"
+        name, copy = stem, 1
+        while name in taken:
+            copy += 1
+            name = f"{stem}-{copy}"
+        taken.add(name)
+        numbered[group] = (number, name)
+    return numbered
