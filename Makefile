@@ -1,0 +1,37 @@
+# make demo     the pipeline on the data that comes with it; prints where the results are
+# make test     every test
+# make lint     style, types and the workflow's own rules
+# make bench    seconds and memory per micrograph
+# make drills   the faults of a cluster, on a toy SLURM (root, slurm-wlm and munge)
+# The first of them makes .venv; PYTHON=/path/to/python3.11 chooses the interpreter.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo test lint bench drills
+
+demo: .venv/installed
+	emflow demo
+
+test: .venv/installed
+	pytest
+
+lint: .venv/installed
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+bench: .venv/installed
+	python benchmarks/spa_throughput.py
+
+drills: .venv/installed
+	pytest -m slurm
+
+# Made again when what it should hold has changed.
+.venv/installed: pyproject.toml envs/constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --constraint envs/constraints.txt --editable '.[train,dev]'
+	touch $@
