@@ -1,0 +1,25 @@
+# emflow: micrographs in, RELION-ready picks out.
+# A session's own Snakefile includes this one; run in the checkout itself it takes config/ from here.
+# The flow: import_micrographs - build_tiles - denoise, pick - export_relion - summarise
+
+
+include: "workflow/rules/common.smk"
+
+
+# Used with --sdm apptainer alone; envs/emflow.def builds it. Otherwise jobs run in snakemake's environment.
+container: str(pipeline_root() / "envs" / "emflow.sif")
+
+
+rule all:
+    """Everything that is asked for: picks, export, pictures, and denoised images unless switched off."""
+    input:
+        expand("results/spa/{session}/summary.json", session=PLAN.sessions),
+        DENOISED,
+
+
+include: "workflow/rules/ingest.smk"
+include: "workflow/rules/tiles.smk"
+include: "workflow/rules/denoise.smk"
+include: "workflow/rules/pick.smk"
+include: "workflow/rules/export.smk"
+include: "workflow/rules/report.smk"

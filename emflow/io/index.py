@@ -128,7 +128,10 @@ def accepted(rows: Iterable[Row]) -> list[Row]:
 
 def write_failures(folder: Path, rows: Iterable[Row]) -> None:
     """Write the batch's ``failures.tsv``: name and reason of every input that was left out so far."""
-    with replacing(folder / "failures.tsv") as partial, partial.open("w", encoding="utf-8", newline="") as stream:
+    with (
+        replacing(folder / "failures.tsv") as partial,
+        partial.open("w", encoding="utf-8", newline="") as stream,
+    ):
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(["name", "reason"])
         writer.writerows([row.name, _text(row.reason)] for row in rows if row.status == FAILED)

@@ -1,0 +1,74 @@
+"""Denoise the stored images of one batch, for eyes and for picking; particles come from the raw ones."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emflow.cli.image_batch import Geometry, ImageBatch, write_store_index
+from emflow.cli.progress import say
+from emflow.devices import choose_device
+from emflow.fourier import resized_shape
+from emflow.io.index import StoreRow, accepted, read_index
+from emflow.io.store import read_image
+from emflow.resources import model_folder
+
+
+def denoise(*, tiles: Path, output: Path, model: str, device: str = "auto", threads: int = 1) -> None:
+    """Write the denoised images of a batch and their table.
+
+    Parameters
+    ----------
+    tiles
+        The batch's tiles.tsv.
+    output
+        The denoised.tsv to write; the store lies beside it.
+    model
+        Shipped model's name, or the path of a model folder.
+    device
+        auto, cpu or cuda.
+    threads
+        CPU threads of the network.
+    """
+    import torch
+
+    from emflow.denoising import denoise_micrograph
+    from emflow.io.model import load_model
+
+    torch.set_num_threads(threads)
+    table = read_index(tiles, StoreRow)
+    good = accepted(table)
+    if not good:
+        write_store_index(output, table, {})
+        return
+    chosen = choose_device(device)
+    network, card = load_model(model_folder(model), "denoise")
+    network = network.to(chosen)
+    say("denoise", f"model {model} on {chosen}")
+    stored = _geometry(good[0])
+    pixel_size = stored.pixel_size_angstrom[0]
+    # Coarser data are denoised at their own pixel size: there is nothing finer to be had.
+    working = max(card.pixel_size_angstrom or pixel_size, pixel_size)
+    shape = resized_shape(stored.shape, pixel_size, working)
+    geometry = Geometry(shape, stored.unbinned_shape, stored.unbinned_pixel_size_angstrom)
+
+    def make(row: StoreRow) -> NDArray[np.float32]:
+        image = read_image(tiles.parent / row.store, row.position or 0)
+        return denoise_micrograph(
+            image, image_pixel_size_angstrom=pixel_size, network=network, card=card, device=chosen
+        )
+
+    # Two workers: one reads or writes while the other computes.
+    ImageBatch("denoise", output, geometry, make).write(table, 2 if chosen.type == "cuda" else 1)
+
+
+def _geometry(row: StoreRow) -> Geometry:
+    """Return the geometry of a batch's stored images from any of them."""
+    if row.height is None or row.width is None or row.unbinned_height is None or row.unbinned_width is None:
+        raise ValueError(f"{row.name}: a stored image has a size")
+    scale_y, scale_x = row.unbinned_height / row.height, row.unbinned_width / row.width
+    return Geometry(
+        shape=(row.height, row.width),
+        unbinned_shape=(row.unbinned_height, row.unbinned_width),
+        unbinned_pixel_size_angstrom=(row.pixel_size_angstrom or 0.0) / ((scale_y + scale_x) / 2),
+    )

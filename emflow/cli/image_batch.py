@@ -1,0 +1,135 @@
+"""What build_tiles and denoise share: an image per micrograph of a batch, into a store and its index."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import dask
+import numpy as np
+from numpy.typing import NDArray
+
+from emflow.cli.progress import say
+from emflow.errors import BadInputError
+from emflow.io.index import FAILED, OK, MicrographRow, StoreRow, accepted, write_failures, write_index
+from emflow.io.store import SHARD_MICROGRAPHS, StoreWriter, checksum
+
+Source = TypeVar("Source", MicrographRow, StoreRow)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shape of the images of a batch, and of the unbinned micrographs that they are made from."""
+
+    shape: tuple[int, int]
+    unbinned_shape: tuple[int, int]
+    unbinned_pixel_size_angstrom: float
+
+    @property
+    def pixel_size_angstrom(self) -> tuple[float, float]:
+        """Of the images, along (y, x)."""
+        return (
+            self.unbinned_pixel_size_angstrom * self.unbinned_shape[0] / self.shape[0],
+            self.unbinned_pixel_size_angstrom * self.unbinned_shape[1] / self.shape[1],
+        )
+
+
+@dataclass(frozen=True)
+class ImageBatch(Generic[Source]):
+    """Makes the images of one batch; ``make`` turns a row into an image of ``geometry.shape``."""
+
+    stage: str
+    output: Path
+    geometry: Geometry
+    make: Callable[[Source], NDArray[np.float32]]
+
+    def write(self, table: Sequence[Source], threads: int) -> None:
+        """Write the store, then the index of all rows of ``table``; a failed attempt leaves neither.
+
+        Rows for which ``make`` raises `BadInputError` are quarantined.
+        """
+        rows = accepted(table)
+        writer = StoreWriter(
+            self.output.parent,
+            self.output.stem,
+            count=len(rows),
+            shape=self.geometry.shape,
+            pixel_size_angstrom=self.geometry.pixel_size_angstrom,
+            names=[row.name for row in rows],
+        )
+        try:
+            progress = _Progress(self.stage, len(rows))
+            # A task is a whole shard: two writers of one shard would lose each other's chunks.
+            tasks = [
+                dask.delayed(self._write_shard)(
+                    writer, start, rows[start : start + SHARD_MICROGRAPHS], progress
+                )
+                for start in range(0, len(rows), SHARD_MICROGRAPHS)
+            ]
+            shards = dask.compute(*tasks, scheduler="threads", num_workers=threads)
+            writer.finish()
+            write_store_index(self.output, table, {row.name: row for shard in shards for row in shard})
+        except BaseException:
+            writer.discard()
+            raise
+        writer.remove_superseded()
+
+    def _write_shard(
+        self, writer: StoreWriter, start: int, rows: Sequence[Source], progress: "_Progress"
+    ) -> list[StoreRow]:
+        images = np.zeros((len(rows), *self.geometry.shape), dtype=np.float32)
+        results = []
+        for offset, row in enumerate(rows):
+            try:
+                images[offset] = self.make(row)
+            except BadInputError as error:
+                say(self.stage, f"left out {row.name}: {error}")
+                results.append(StoreRow(row.name, FAILED, str(error)))
+            else:
+                results.append(self._store_row(row.name, writer.path.name, start + offset, images[offset]))
+            progress.step()
+        writer.write(start, images)
+        return results
+
+    def _store_row(self, name: str, store: str, position: int, image: NDArray[np.float32]) -> StoreRow:
+        pixel_y, pixel_x = self.geometry.pixel_size_angstrom
+        return StoreRow(
+            name=name,
+            status=OK,
+            store=store,
+            position=position,
+            height=image.shape[0],
+            width=image.shape[1],
+            unbinned_height=self.geometry.unbinned_shape[0],
+            unbinned_width=self.geometry.unbinned_shape[1],
+            pixel_size_angstrom=(pixel_y + pixel_x) / 2,
+            mean=float(image.mean(dtype=np.float64)),
+            standard_deviation=float(image.std(dtype=np.float64)),
+            checksum=checksum(image),
+        )
+
+
+def write_store_index(
+    output: Path, table: Sequence[MicrographRow | StoreRow], written: dict[str, StoreRow]
+) -> None:
+    """Write the index of a stage: what was written, and what earlier stages had left out."""
+    rows = [written.get(row.name) or StoreRow(row.name, row.status, row.reason) for row in table]
+    write_failures(output.parent, rows)
+    write_index(output, rows, StoreRow)
+
+
+class _Progress:
+    """Says how many are done: each tenth of the batch, from whichever thread finishes it."""
+
+    def __init__(self, stage: str, total: int) -> None:
+        self._stage = stage
+        self._total = total
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def step(self) -> None:
+        with self._lock:
+            self._done += 1
+            if self._done % max(1, self._total // 10) == 0 or self._done == self._total:
+                say(self._stage, f"{self._done}/{self._total} micrographs")

@@ -1,0 +1,149 @@
+"""Import one batch of motion-corrected micrographs: check each file, and say what is known of it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from emflow.cli.progress import say
+from emflow.errors import BadInputError, SettingError
+from emflow.io.index import FAILED, OK, SUPERSEDED, MicrographRow, write_failures, write_index
+from emflow.io.inputs import InputRow, batch_digest, check_unchanged, read_inputs, superseded_names
+from emflow.io.micrographs import is_tiff, read_header
+from emflow.io.mrc import check_pixels, write_mrc
+from emflow.io.tiff import read_tiff
+from emflow.metadata import Ctf, OpticsGroup
+
+# Calibrations differ from headers by a few percent; another magnification by far more.
+_PIXEL_SIZE_TOLERANCE = 0.05
+
+
+def import_micrographs(
+    *,
+    inputs: Path,
+    session: str,
+    batch: str,
+    digest: str,
+    output: Path,
+    star: Path | None = None,
+    pixel_size_angstrom: float | None = None,
+    voltage_kilovolt: float | None = None,
+    spherical_aberration_millimetre: float | None = None,
+    amplitude_contrast: float = 0.1,
+    header_pixel_size_angstrom: float | None = None,
+) -> None:
+    """Check a batch's micrographs and write their table; TIFF files are rewritten as MRC.
+
+    Parameters
+    ----------
+    inputs
+        The session folder's inputs.tsv.
+    session, batch
+        Which rows of it.
+    digest
+        What those rows were when the job was planned; another digest is refused.
+    output
+        The micrographs.tsv to write.
+    star
+        RELION micrographs STAR with optics groups and CTF; then the four constants are not needed.
+    pixel_size_angstrom
+        Angstrom per unbinned pixel.
+    voltage_kilovolt
+        Acceleration voltage in kV.
+    spherical_aberration_millimetre
+        Cs in mm.
+    amplitude_contrast
+        Fraction of amplitude contrast.
+    header_pixel_size_angstrom
+        What the headers are expected to say, if that is not the pixel size.
+    """
+    rows = read_inputs(inputs)
+    ours = [row for row in rows if row.session == session and row.batch == batch]
+    if batch_digest(ours) != digest:
+        raise SettingError(f"{inputs}: {session} {batch} is not what this job was planned for; run again")
+    if star is not None:
+        known = _from_star(star)
+    else:
+        if pixel_size_angstrom is None or voltage_kilovolt is None or spherical_aberration_millimetre is None:
+            raise SettingError("pixel size, voltage and Cs are needed where there is no STAR file")
+        optics = OpticsGroup(
+            session,
+            pixel_size_angstrom,
+            voltage_kilovolt,
+            spherical_aberration_millimetre,
+            amplitude_contrast,
+        )
+        known = {row.name: (optics, None) for row in ours}
+    newer = superseded_names(rows, session, batch)
+    table = [
+        _import_one(row, known.get(row.name), header_pixel_size_angstrom, output.parent, row.name in newer)
+        for row in ours
+    ]
+    write_failures(output.parent, table)
+    write_index(output, table, MicrographRow)
+    accepted = sum(row.status == OK for row in table)
+    say("import_micrographs", f"{session} {batch}: {accepted} of {len(table)} micrographs accepted")
+
+
+def _from_star(star: Path) -> dict[str, tuple[OpticsGroup, Ctf | None]]:
+    from emflow.io.star import read_relion_micrographs
+
+    return {entry.name: (entry.optics, entry.ctf) for entry in read_relion_micrographs(star)}
+
+
+def _import_one(
+    row: InputRow,
+    known: tuple[OpticsGroup, Ctf | None] | None,
+    header_pixel_size_angstrom: float | None,
+    folder: Path,
+    newer_is_listed: bool,
+) -> MicrographRow:
+    try:
+        check_unchanged(row)
+        if known is None:
+            raise BadInputError("is no longer in the STAR file")
+        optics, ctf = known
+        path = Path(row.path)
+        header = read_header(path)
+        expected = header_pixel_size_angstrom or optics.pixel_size_angstrom
+        stated = header.pixel_size_angstrom
+        if stated is not None and abs(stated / expected - 1) > _PIXEL_SIZE_TOLERANCE:
+            raise BadInputError(
+                f"has a pixel size of {stated:.4g} A in its header, its optics group {expected:.4g} A"
+            )
+        if is_tiff(path):
+            path = _rewrite_as_mrc(path, folder / "micrographs" / f"{row.name}.mrc", optics)
+    except BadInputError as error:
+        if newer_is_listed:
+            return MicrographRow(row.name, SUPERSEDED, "a newer version stands in a later batch")
+        say("import_micrographs", f"left out {row.path}: {error}")
+        return MicrographRow(row.name, FAILED, f"{row.path} {error}")
+    return MicrographRow(
+        name=row.name,
+        status=OK,
+        path=str(path.absolute()),
+        height=header.height,
+        width=header.width,
+        optics_group=optics.name,
+        pixel_size_angstrom=optics.pixel_size_angstrom,
+        voltage_kilovolt=optics.voltage_kilovolt,
+        spherical_aberration_millimetre=optics.spherical_aberration_millimetre,
+        amplitude_contrast=optics.amplitude_contrast,
+        defocus_u_angstrom=ctf and ctf.defocus_u_angstrom,
+        defocus_v_angstrom=ctf and ctf.defocus_v_angstrom,
+        defocus_angle_degrees=ctf and ctf.defocus_angle_degrees,
+        phase_shift_degrees=ctf and ctf.phase_shift_degrees,
+        ctf_max_resolution_angstrom=ctf and ctf.max_resolution_angstrom,
+        ctf_figure_of_merit=ctf and ctf.figure_of_merit,
+    )
+
+
+def _rewrite_as_mrc(path: Path, target: Path, optics: OpticsGroup) -> Path:
+    image = read_tiff(path)
+    check_pixels(image.astype(np.float32))
+    # MRC knows these types; every other one that a TIFF may have fits one of the two wider ones.
+    if image.dtype == np.uint8:
+        image = image.astype(np.uint16)
+    elif image.dtype not in (np.int8, np.int16, np.uint16, np.float16, np.float32):
+        image = image.astype(np.float32)
+    write_mrc(target, image, optics.pixel_size_angstrom)
+    return target

@@ -1,0 +1,191 @@
+"""Every setting, its unit, its bounds and its default: the single truth behind config.yaml and sessions.tsv."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from emflow.errors import SettingError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+PixelSize = Annotated[float, Field(ge=0.1, le=100.0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Batches(Section):
+    """How inputs are grouped into jobs; results never depend on it."""
+
+    size: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        200, description="Micrographs per job. Applies to files that are listed from now on."
+    )
+
+
+class Tiles(Section):
+    """build_tiles: the stored images that every network and every picture starts from."""
+
+    pixel_size_angstrom: PixelSize = Field(
+        3.0, description="Angstrom per pixel of the stored images; never finer than the data."
+    )
+    outlier_sigmas: Annotated[float, Field(ge=3.0, le=100.0)] = Field(
+        8.0,
+        description="Pixels further than this many robust standard deviations from the median are clamped.",
+    )
+    background_sigma_angstrom: Annotated[float, Field(ge=100.0, le=100_000.0)] = Field(
+        1000.0, description="Standard deviation in angstrom of the Gaussian background that is subtracted."
+    )
+
+
+class Denoise(Section):
+    """denoise: images for eyes (and for picking, where pick.image says so); particles come from the raw."""
+
+    enabled: bool = Field(True, description="Whether to denoise at all.")
+    model: str = Field("denoiser", description="Shipped model's name, or the path of a model folder.")
+
+
+class Pick(Section):
+    """pick: candidates above a low floor, with a calibrated figure of merit."""
+
+    model: str = Field("picker", description="Shipped model's name, or the path of a model folder.")
+    image: Literal["raw", "denoised"] = Field("raw", description="Which images to pick on.")
+    minimum_distance_diameters: Annotated[float, Field(ge=0.1, le=3.0)] = Field(
+        0.7, description="Smallest distance between two picks, in particle diameters."
+    )
+    floor: Annotated[float, Field(ge=0.001, lt=1.0)] = Field(
+        0.05, description="Candidates with a figure of merit below this are not kept at all."
+    )
+
+
+class Export(Section):
+    """export_relion: what RELION is given."""
+
+    threshold: Literal["auto"] | Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        "auto",
+        description="Lowest figure of merit, 0 to 1, of an exported pick; auto takes the model card's.",
+    )
+    max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.5, description="If more of the micrographs than this were left out, the export fails."
+    )
+
+
+class Summarise(Section):
+    """summarise: pictures and numbers for a person."""
+
+    overlays: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        200, description="Draw the picks on all micrographs up to this many, else on an even sample."
+    )
+
+
+class Config(Section):
+    """config/config.yaml: the science of a run, a section per stage."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where networks run; cuda is refused where there is none."
+    )
+    batches: Batches = Batches()
+    tiles: Tiles = Tiles()
+    denoise: Denoise = Denoise()
+    pick: Pick = Pick()
+    export: Export = Export()
+    summarise: Summarise = Summarise()
+
+
+class Session(Section):
+    """A row of config/sessions.tsv: one acquisition, its microscope and its specimen."""
+
+    session: Name = Field(description="Name of the acquisition: letters, digits, - and _.")
+    micrographs: Annotated[str, Field(min_length=1)] = Field(
+        description="Glob of motion-corrected micrographs (MRC or TIFF), or a RELION micrographs STAR file."
+    )
+    pixel_size_angstrom: PixelSize | None = Field(
+        None,
+        description="Angstrom per unbinned pixel; left empty for a STAR file, whose optics groups say it.",
+    )
+    voltage_kilovolt: Annotated[float, Field(ge=20.0, le=1500.0)] | None = Field(
+        None, description="Acceleration voltage in kV; left empty for a STAR file."
+    )
+    spherical_aberration_millimetre: Annotated[float, Field(ge=0.0, le=20.0)] | None = Field(
+        None, description="Spherical aberration Cs in mm; left empty for a STAR file."
+    )
+    amplitude_contrast: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.1, description="Fraction of amplitude contrast."
+    )
+    diameter_angstrom: Annotated[float, Field(ge=20.0, le=5000.0)] = Field(
+        description="Longest diameter of the particle in angstrom."
+    )
+    header_pixel_size_angstrom: PixelSize | None = Field(
+        None,
+        description="What the files' headers say, where that differs from pixel_size_angstrom: strays are "
+        "found by it.",
+    )
+
+    @property
+    def is_star(self) -> bool:
+        """Whether the micrographs come from a STAR file."""
+        return self.micrographs.endswith(".star")
+
+
+SESSION_COLUMNS = tuple(Session.model_fields)
+
+
+def parse_config(values: Mapping[str, Any], source: str) -> Config:
+    """Check the values of a configuration file.
+
+    Raises
+    ------
+    SettingError
+        Naming ``source``, the key, and for an unknown key the one that was probably meant.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingError(f"{source}: {_first_problem(error, Config)}") from None
+
+
+def parse_session(values: Mapping[str, Any], source: str) -> Session:
+    """Check one row of sessions.tsv; an empty cell is a missing value.
+
+    Raises
+    ------
+    SettingError
+        Naming ``source``, the column, and what is wrong.
+    """
+    given = {key: value for key, value in values.items() if value not in ("", None)}
+    try:
+        session = Session.model_validate(given)
+    except ValidationError as error:
+        raise SettingError(f"{source}: {_first_problem(error, Session)}") from None
+    if not session.is_star:
+        for column in ("pixel_size_angstrom", "voltage_kilovolt", "spherical_aberration_millimetre"):
+            if getattr(session, column) is None:
+                raise SettingError(f"{source}: {column} is missing: only a STAR file brings its own")
+    return session
+
+
+def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    problem = error.errors(include_url=False)[0]
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] != "extra_forbidden":
+        # A union reports every member, with the member's name at the end of the path: to the user it is one key.
+        depth = 2 if path[0] in model.model_fields and len(path) > 1 and model is Config else 1
+        said = [
+            other["msg"].lower().removeprefix("input should be ")
+            for other in error.errors(include_url=False)
+            if [str(part) for part in other["loc"]][:depth] == path[:depth]
+        ]
+        given = problem["input"]
+        shown = "" if isinstance(given, dict) else f", not {given!r}"
+        return f"{'.'.join(path[:depth])}: should be {' or '.join(said)}{shown}"
+    known = list(model.model_fields)
+    if len(path) > 1:
+        section = model.model_fields[path[0]].annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            known = list(section.model_fields)
+    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+    meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"{'.'.join(path)}: unknown key; {meant}"

@@ -1,0 +1,123 @@
+"""MRC micrographs: headers, pixels, and writing; row 0 of the array is the first row in the file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+from numpy.typing import NDArray
+
+from emflow.errors import BadInputError
+from emflow.io.files import replacing
+
+# Mode -> bytes per pixel. Mode 101 packs two pixels a byte and belongs to movies.
+_BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2}
+_HEADER_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """What a micrograph's header says; a pixel size, voltage or Cs it does not state is None."""
+
+    height: int
+    width: int
+    mode: int
+    pixel_size_angstrom: float | None
+    voltage_kilovolt: float | None = None
+    spherical_aberration_millimetre: float | None = None
+
+
+def read_mrc_header(path: Path) -> MrcHeader:
+    """Read and check the header of a micrograph, and that the file is as long as it says.
+
+    Raises
+    ------
+    BadInputError
+        If the file is no MRC, has another mode than 0, 1, 2, 6, 12, holds a stack, or is truncated.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            raw = stream.read(_HEADER_BYTES)
+    except OSError as error:
+        raise BadInputError(f"cannot be read: {error.strerror}") from None
+    if len(raw) < _HEADER_BYTES:
+        raise BadInputError(f"is no MRC file: {len(raw)} bytes, and a header alone takes {_HEADER_BYTES}")
+    # The machine stamp tells the byte order; writers that leave it empty are little-endian today.
+    order = ">" if raw[212:214] == b"\x11\x11" else "<"
+    width, height, sections, mode = (int(value) for value in np.frombuffer(raw[:16], f"{order}i4"))
+    grid = np.frombuffer(raw[28:40], f"{order}i4")
+    cell = np.frombuffer(raw[40:52], f"{order}f4")
+    (extended,) = np.frombuffer(raw[92:96], f"{order}i4")
+    if raw[208:211] != b"MAP" and not (0 < width < 65536 and 0 < height < 65536 and 0 <= mode <= 101):
+        raise BadInputError("is no MRC file: its header holds neither the MAP stamp nor plausible sizes")
+    if mode not in _BYTES:
+        raise BadInputError(
+            f"has MRC mode {mode}; micrographs are read in modes {', '.join(map(str, _BYTES))}"
+        )
+    if width < 2 or height < 2 or sections != 1:
+        raise BadInputError(f"is no micrograph: {width} x {height} pixels, {sections} sections")
+    expected = _HEADER_BYTES + int(extended) + height * width * _BYTES[mode]
+    if size < expected:
+        raise BadInputError(f"is truncated: {size} bytes, its header promises {expected}")
+    pixel_size = float(cell[0]) / int(grid[0]) if int(grid[0]) > 0 else 0.0
+    # Zero and exactly one are what programs write that do not know.
+    known = np.isfinite(pixel_size) and 0.05 < pixel_size < 1000 and pixel_size != 1.0
+    voltage, cs = _fei_optics(path, raw[104:108])
+    return MrcHeader(height, width, mode, float(pixel_size) if known else None, voltage, cs)
+
+
+def _fei_optics(path: Path, extended_type: bytes) -> tuple[float | None, float | None]:
+    """Return voltage (kV) and Cs (mm) from an FEI1 or FEI2 extended header."""
+    if extended_type not in (b"FEI1", b"FEI2"):
+        return None, None
+    try:
+        with mrcfile.open(path, header_only=True, permissive=True) as mrc:
+            record = mrc.indexed_extended_header[0]
+            voltage = float(record["HT"]) / 1000  # FEI writes volts
+            cs = float(record["Cs"]) if "Cs" in (record.dtype.names or ()) else 0.0
+    except (AttributeError, ValueError, IndexError, KeyError, TypeError):
+        return None, None
+    return voltage or None, cs or None
+
+
+def read_mrc(path: Path) -> NDArray[np.float32]:
+    """Read a micrograph's pixels as float32, shape (height, width).
+
+    Raises
+    ------
+    BadInputError
+        As `read_mrc_header`, and if a pixel is NaN or infinite or all are equal.
+    """
+    header = read_mrc_header(path)
+    try:
+        with mrcfile.open(path, permissive=True) as mrc:
+            image = np.array(mrc.data, dtype=np.float32).reshape(header.height, header.width)
+    except (ValueError, OSError, TypeError) as error:
+        raise BadInputError(f"cannot be read: {error}") from None
+    check_pixels(image)
+    return image
+
+
+def check_pixels(image: NDArray[np.float32]) -> None:
+    """Refuse an image that holds nothing.
+
+    Raises
+    ------
+    BadInputError
+        If pixels are NaN or infinite, or all are equal.
+    """
+    bad = image.size - int(np.count_nonzero(np.isfinite(image)))
+    if bad:
+        raise BadInputError(f"has {bad} pixels that are NaN or infinite")
+    if image.min() == image.max():
+        raise BadInputError(f"is constant: every pixel is {float(image.flat[0]):g}")
+
+
+def write_mrc(path: Path, image: NDArray[np.generic], pixel_size_angstrom: float) -> None:
+    """Write an image (height, width) in its own type's mode, whole or not at all."""
+    with replacing(path) as partial:
+        with mrcfile.new(partial, data=image) as mrc:
+            mrc.voxel_size = pixel_size_angstrom
+            # The label that the library writes holds the date: equal input must give equal files.
+            mrc.header.label[0] = "Written by emflow"

@@ -1,0 +1,102 @@
+"""The plan of a run: settings, sessions and batches of a session folder, read once and frozen.
+
+The Snakefile reads it in the master and again in every job, so it imports neither torch nor zarr.
+"""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from emflow.config import Config, Session
+from emflow.errors import SettingError
+from emflow.io.inputs import INPUTS, batch_digest, candidates, read_inputs
+from emflow.io.settings import read_config, read_sessions
+from emflow.resources import model_folder
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch as the plan sees it: what it is made of, and how much."""
+
+    digest: str
+    micrographs: int
+    megapixels: float  # of one micrograph
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the rules need to know of a session folder."""
+
+    config: Config
+    sessions: dict[str, Session]
+    batches: dict[str, dict[str, Batch]]  # by session, then by batch, in order
+    models: dict[str, Path]  # by stage
+
+
+def read_plan() -> Plan:
+    """Read the plan of the folder that snakemake runs in.
+
+    Raises
+    ------
+    SettingError
+        If a setting is wrong, a model is absent, or a session lists no input.
+    """
+    config = read_config()
+    sessions = {session.session: session for session in read_sessions()}
+    rows = read_inputs()
+    batches: dict[str, dict[str, Batch]] = {name: {} for name in sessions}
+    for (session, batch), group in groupby(rows, key=lambda row: (row.session, row.batch)):
+        members = list(group)
+        if session in batches:
+            size = members[0].height * members[0].width / 1e6
+            batches[session][batch] = Batch(batch_digest(members), len(members), size)
+    for name, listed in batches.items():
+        if not listed:
+            raise SettingError(f"{INPUTS}: lists no file of session {name}; run emflow scan")
+    models = {"pick": model_folder(config.pick.model)}
+    if config.denoise.enabled or config.pick.image == "denoised":
+        models["denoise"] = model_folder(config.denoise.model)
+    return Plan(config, sessions, batches, models)
+
+
+def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
+    """Refuse, before the first job, what would fail every job.
+
+    Raises
+    ------
+    SettingError
+        If results/ cannot be written, a model is corrupted, or cuda was asked for and jobs run on this
+        machine, which has none.
+    """
+    from emflow.devices import cuda_driver_present
+    from emflow.io.model import check_model
+
+    try:
+        RESULTS.mkdir(exist_ok=True)
+        probe = RESULTS / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise SettingError(f"{RESULTS.absolute()}: cannot be written: {error.strerror}") from None
+    for stage, folder in plan.models.items():
+        check_model(folder, stage)
+    if plan.config.device == "cuda" and jobs_run_here and not cuda_driver_present():
+        raise SettingError(
+            "device: cuda was asked for, but this machine has no GPU; set device to auto or cpu"
+        )
+
+
+def unlisted(plan: Plan) -> Counter[str]:
+    """Count, by session, the files that its glob finds and inputs.tsv does not list."""
+    listed = {(row.session, row.name) for row in read_inputs()}
+    return Counter(
+        name
+        for name, session in plan.sessions.items()
+        if not session.is_star
+        for candidate in candidates(session)
+        if (name, candidate.name) not in listed
+    )

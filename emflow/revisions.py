@@ -1,0 +1,14 @@
+"""Revision of each stage: raise it in the commit in which the stage's numbers change, and it runs again."""
+
+from types import MappingProxyType
+
+REVISIONS = MappingProxyType(
+    {
+        "import_micrographs": 1,
+        "build_tiles": 1,
+        "denoise": 1,
+        "pick": 1,
+        "export_relion": 1,
+        "summarise": 1,
+    }
+)
