@@ -31,7 +31,7 @@ class Scene:
     and without the detector's faults; ``even`` and ``odd`` two exposures of half the dose whose sum is
     ``image`` (None unless asked for). ``centres_yx`` float64 (n, 2): centres of mass of the labelled
     particles in pixels. ``junk`` bool (h, w). ``diameter_pixels`` is the first species' true diameter.
-    ``snr`` is the particles' signal variance over the noise variance inside particles (nan without particles), and
+    ``snr`` is the particles' signal over the noise, in variances (nan without particles), and
     ``contrast`` what the particles' potential was multiplied by.
     """
 
