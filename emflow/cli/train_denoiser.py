@@ -1,0 +1,88 @@
+"""``emflow train-denoiser``."""
+
+from pathlib import Path
+
+
+def train_denoiser(
+    *,
+    output: Path,
+    steps: int = 4000,
+    batch: int = 8,
+    seed: int = 17,
+    channels: tuple[int, ...] = (16, 32, 64, 128),
+    threads: int = 1,
+    workers: int = 1,
+    device: str = "auto",
+    models: Path | None = None,
+    init_from: Path | None = None,
+    resume: bool = False,
+    scenes: int = 60,
+) -> None:
+    """Train a denoiser on simulated micrographs and score it on shapes held apart.
+
+    Parameters
+    ----------
+    output
+        Folder for the model (model.safetensors, card.json), metrics.json, curve.csv and the checkpoint.
+    steps
+        Steps of the optimiser.
+    batch
+        Crops of 256 x 256 pixels a step.
+    seed
+        Of everything random.
+    channels
+        Width of the network at its levels.
+    threads
+        CPU threads of the training itself.
+    workers
+        Processes besides that simulate.
+    device
+        auto, cpu or cuda.
+    models
+        Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    init_from
+        Model folder to start from instead of random weights.
+    resume
+        Go on from the checkpoint in the output folder, if there is one.
+    scenes
+        Simulated micrographs for the scores.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from emflow.cli.progress import say
+    from emflow.cli.training import library_of, train, write_metrics
+    from emflow.io.model import save_model
+    from emflow.model_card import DENOISE
+    from emflow.simulation import ParticleLibrary, SimulationRanges
+    from emflow.training import denoiser
+    from emflow.training.loop import TrainingConfig
+
+    torch.set_num_threads(threads)
+    config = TrainingConfig(steps=steps, batch=batch, seed=seed)
+    architecture = {"name": "UNet", "in_channels": 1, "out_channels": 1, "channels": list(channels)}
+    library, sources = library_of(models)
+    network, made = train(
+        task=DENOISE,
+        architecture=architecture,
+        config=config,
+        make_sample=denoiser.DenoiserSamples(library),
+        make_batch=denoiser.denoiser_batch,
+        loss=denoiser.denoiser_loss,
+        scenes_per_step=batch / 4,
+        output=output,
+        workers=workers,
+        device=device,
+        init_from=init_from,
+        resume=resume,
+    )
+    say(DENOISE, "scoring")
+    apart = ParticleLibrary("held_apart", procedural=120)
+    card = replace(denoiser.new_card(architecture), training={**made, **sources})
+    scores = denoiser.evaluate_denoiser(
+        network, card, denoiser.denoiser_scenes(apart, SimulationRanges(), count=scenes, seed=seed + 1)
+    )
+    save_model(output, network, replace(card, scores=scores, notes=denoiser.NOTES))
+    write_metrics(output, scores)
+    say(DENOISE, f"gain over the best Gaussian {scores['gain_over_best_gaussian_decibel']} dB")

@@ -1,0 +1,97 @@
+"""``emflow train-picker``."""
+
+from pathlib import Path
+
+
+def train_picker(
+    *,
+    output: Path,
+    steps: int = 6000,
+    batch: int = 8,
+    seed: int = 17,
+    channels: tuple[int, ...] = (16, 32, 64, 128),
+    threads: int = 1,
+    workers: int = 1,
+    device: str = "auto",
+    models: Path | None = None,
+    init_from: Path | None = None,
+    resume: bool = False,
+    scenes: int = 160,
+) -> None:
+    """Train a picker on simulated micrographs, calibrate it, and score it on shapes held apart.
+
+    Parameters
+    ----------
+    output
+        Folder for the model (model.safetensors, card.json), metrics.json, curve.csv and the checkpoint.
+    steps
+        Steps of the optimiser.
+    batch
+        Crops of 256 x 256 pixels a step.
+    seed
+        Of everything random.
+    channels
+        Width of the network at its levels.
+    threads
+        CPU threads of the training itself.
+    workers
+        Processes besides that simulate.
+    device
+        auto, cpu or cuda.
+    models
+        Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    init_from
+        Model folder to start from instead of random weights.
+    resume
+        Go on from the checkpoint in the output folder, if there is one.
+    scenes
+        Simulated micrographs for calibration, and as many for the scores.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from emflow.cli.progress import say
+    from emflow.cli.training import library_of, train, write_metrics
+    from emflow.io.model import save_model
+    from emflow.model_card import PICK
+    from emflow.simulation import ParticleLibrary, SimulationRanges
+    from emflow.training import picker
+    from emflow.training.loop import TrainingConfig
+
+    torch.set_num_threads(threads)
+    config = TrainingConfig(steps=steps, batch=batch, seed=seed)
+    architecture = {"name": "UNet", "in_channels": 1, "out_channels": 2, "channels": list(channels)}
+    library, sources = library_of(models)
+    network, made = train(
+        task=PICK,
+        architecture=architecture,
+        config=config,
+        make_sample=picker.PickerSamples(library),
+        make_batch=picker.picker_batch,
+        loss=picker.picker_loss,
+        scenes_per_step=batch / 4,
+        output=output,
+        workers=workers,
+        device=device,
+        init_from=init_from,
+        resume=resume,
+    )
+    say(PICK, "calibrating and scoring")
+    ranges = SimulationRanges()
+    apart = [ParticleLibrary("held_apart", procedural=60, first=first) for first in (0, 60)]
+    card = picker.calibrated(
+        network,
+        replace(picker.new_card(architecture), training={**made, **sources}),
+        picker.held_apart_scenes(apart[0], ranges, count=scenes, seed=seed + 1),
+    )
+    scores = picker.evaluate_picker(
+        network, card, picker.held_apart_scenes(apart[1], ranges, count=scenes, seed=seed + 2)
+    )
+    save_model(output, network, replace(card, scores=scores, notes=picker.NOTES))
+    write_metrics(output, scores)
+    say(
+        PICK,
+        f"average precision {scores['strict_average_precision']}, best F1 {scores['strict_best_f1']} "
+        f"(Laplacian of Gaussian: {scores['log_strict_best_f1']})",
+    )

@@ -1,0 +1,117 @@
+"""What the training commands share: from their options to a trained network in a folder."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from emflow.cli.progress import say
+from emflow.devices import choose_device
+from emflow.errors import SettingError
+from emflow.io.checkpoint import load_checkpoint, save_checkpoint
+from emflow.io.files import write_text
+from emflow.io.model import load_model
+from emflow.networks import UNet, build
+from emflow.simulation import ParticleLibrary
+from emflow.training.loop import Batch, TrainingConfig, TrainingState, fit, start
+from emflow.training.scenes import SceneStream
+
+
+def train(
+    *,
+    task: str,
+    architecture: Mapping[str, Any],
+    config: TrainingConfig,
+    make_sample: Callable[[tuple[int, int]], Any],
+    make_batch: Callable[[Sequence[Any], int, np.random.Generator], Batch],
+    loss: Callable[[torch.Tensor, Batch], torch.Tensor],
+    scenes_per_step: float,
+    output: Path,
+    workers: int,
+    device: str,
+    init_from: Path | None,
+    resume: bool,
+) -> tuple[UNet, dict[str, Any]]:
+    """Train a network, with checkpoints and a curve in ``output``.
+
+    Returns
+    -------
+    tuple[UNet, dict[str, Any]]
+        The averaged network on the CPU, and how it was made, for the model card.
+    """
+    chosen = choose_device(device)
+    torch.manual_seed(config.seed)
+    network = build(architecture)
+    if init_from is not None:
+        parent, card = load_model(init_from, task)
+        if dict(card.architecture) != dict(architecture):
+            raise SettingError(
+                f"{init_from}: its channels are {card.architecture['channels']}; give --channels alike"
+            )
+        network.load_state_dict(parent.state_dict())
+    state = start(network, config)
+    hours_before = 0.0
+    settings = asdict(config)
+    if resume and (checkpoint := load_checkpoint(output)) is not None:
+        if checkpoint["settings"] != settings:
+            raise SettingError(
+                f"{output}: its checkpoint was made with other settings; use the same, or another --output"
+            )
+        state.restore(checkpoint)
+        hours_before = checkpoint["hours"]
+        say(task, f"going on from step {state.step}")
+    stream = SceneStream(
+        make_sample, seed=config.seed, window=8 * config.batch, per_step=scenes_per_step, workers=workers
+    )
+
+    def batch_of_step(step: int) -> Batch:
+        random = np.random.default_rng((config.seed, step, 1))
+        return make_batch(stream.draw(step, config.batch), config.crop_pixels, random)
+
+    started = time.monotonic()
+
+    def hours() -> float:
+        return hours_before + (time.monotonic() - started) / 3600
+
+    def on_report(state: TrainingState, seconds: float) -> None:
+        step, mean, rate = state.curve[-1]
+        say(task, f"step {step}/{config.steps}, loss {mean:.4f}, rate {rate:.2e}, {seconds:.0f} s")
+        save_checkpoint(output, {**state.to_dict(), "settings": settings, "hours": hours()})
+
+    try:
+        fit(state, config, batch_of_step, loss, device=chosen, on_report=on_report)
+    finally:
+        stream.close()
+    made = {
+        "command": " ".join(["emflow", *map(shlex.quote, sys.argv[1:])]),
+        "config": settings,
+        "seed": config.seed,
+        "hours": round(hours(), 2),
+        "device": torch.cuda.get_device_name() if chosen.type == "cuda" else "CPU",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "parent_sha256": card.weights_sha256 if init_from is not None else None,
+    }
+    return state.average.cpu(), made
+
+
+def write_metrics(output: Path, metrics: Mapping[str, Any]) -> None:
+    """Write ``metrics.json``."""
+    write_text(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+
+
+def library_of(models: Path | None) -> tuple[ParticleLibrary, dict[str, Any]]:
+    """Return the training library, with the atomic models of a folder, and what to say of it in the card."""
+    if models is None:
+        return ParticleLibrary("train"), {"data": "simulated, procedural shapes alone"}
+    structures = read_atomic_models(models)
+    files = {structure.name: sha256(path) for structure, path in structures}
+    library = ParticleLibrary("train", models=structures)
+    return library, {"data": "simulated, procedural shapes and atomic models", "atomic_models": files}

@@ -1,0 +1,1 @@
+"""Training of the models that ship: from simulated micrographs, on a GPU or, patiently, on a CPU."""
