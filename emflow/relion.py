@@ -66,14 +66,14 @@ def box_inside(
     x: NDArray[np.floating] | NDArray[np.integer],
     y: NDArray[np.floating] | NDArray[np.integer],
     *,
-    box_pixels: int,
+    box_pixels: int | NDArray[np.integer],
     height: int | NDArray[np.integer],
     width: int | NDArray[np.integer],
 ) -> NDArray[np.bool_]:
     """Tell which boxes lie in the micrograph whole: RELION drops the others without a word.
 
-    RELION cuts ``[x - box/2, x + box/2)`` (src/preprocessing.cpp). ``x`` and ``y`` have shape (n,); the
-    sizes are one number or of that shape.
+    RELION cuts ``[x - box/2, x + box/2)`` (src/preprocessing.cpp). ``x`` and ``y`` have shape (n,);
+    the sizes are one number or of that shape.
     """
     half = box_pixels // 2
     return (x >= half) & (y >= half) & (x + half <= width) & (y + half <= height)

@@ -8,7 +8,7 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from emflow.errors import SettingError
 from emflow.io.files import replacing
@@ -75,7 +75,19 @@ class PickRow:
     checksum: str = ""  # SHA-256 of the candidates' rows
 
 
+@dataclass(frozen=True)
+class ExportRow:
+    """Row of ``export.tsv``: what RELION is given of one batch."""
+
+    batch: str
+    micrographs: int | None = None
+    failed: int | None = None
+    particles: int | None = None
+    sha256: str = ""  # of the batch's coordinate files
+
+
 Row = TypeVar("Row", MicrographRow, StoreRow, PickRow)
+AnyRow = TypeVar("AnyRow", MicrographRow, StoreRow, PickRow, ExportRow)
 
 
 def _text(value: object) -> str:
@@ -86,7 +98,7 @@ def _text(value: object) -> str:
     return str(value).replace("\t", " ").replace("\n", " ")
 
 
-def write_index(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
+def write_index(path: Path, rows: Sequence[AnyRow], row_type: type[AnyRow]) -> None:
     """Write the rows as a table with a header, whole or not at all."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
@@ -94,7 +106,7 @@ def write_index(path: Path, rows: Sequence[Row], row_type: type[Row]) -> None:
         writer.writerows([_text(value) for value in astuple(row)] for row in rows)
 
 
-def read_index(path: Path, row_type: type[Row]) -> list[Row]:
+def read_index(path: Path, row_type: type[AnyRow]) -> list[AnyRow]:
     """Read a table that `write_index` wrote.
 
     Raises
@@ -113,7 +125,7 @@ def read_index(path: Path, row_type: type[Row]) -> list[Row]:
         return [row_type(**{name: _value(record[name], hints[name]) for name in names}) for record in reader]
 
 
-def _value(text: str, hint: object) -> object:
+def _value(text: str, hint: object) -> Any:
     if hint == float | None:
         return float(text) if text else None
     if hint == int | None:

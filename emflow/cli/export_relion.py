@@ -1,0 +1,234 @@
+"""Write a session as RELION reads it, and judge how many micrographs were lost."""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+from cyclopts import Parameter
+
+from emflow.cli.progress import say
+from emflow.errors import SettingError
+from emflow.io.index import (
+    FAILED,
+    OK,
+    ExportRow,
+    MicrographRow,
+    PickRow,
+    read_index,
+    write_failures,
+    write_index,
+)
+from emflow.io.relion_export import ExportedMicrograph, write_relion_project
+from emflow.io.relion_project import check_star_paths
+from emflow.io.star import read_star
+from emflow.metadata import Ctf, OpticsGroup, Picks
+from emflow.relion import box_inside, extraction_box_pixels, relion_micrograph_name, whole_pixels
+
+
+def export_relion(
+    *,
+    batches: Annotated[list[Path], Parameter(consume_multiple=True)],
+    output: Path,
+    diameter_angstrom: float,
+    index: Path,
+    threshold: Literal["auto"] | float = "auto",
+    max_failed_fraction: float = 0.5,
+) -> None:
+    """Write links, micrographs, coordinates and particles of a session as a RELION project.
+
+    Picks whose box of 1.5 particle diameters overhangs the micrograph are left out, as RELION would drop
+    them without a word. What is written is checked as emflow check-star does.
+
+    Parameters
+    ----------
+    batches
+        The batches' picks.tsv; micrographs.tsv and picks.star lie beside each. Of a micrograph that stands
+        in several batches the last counts.
+    output
+        The RELION project to write.
+    diameter_angstrom
+        Longest diameter of the particle.
+    index
+        The table to write last: what RELION is given of each batch.
+    threshold
+        Lowest figure of merit, 0 to 1; auto takes the one that the model's card suggests.
+    max_failed_fraction
+        Exit with status 1 when more of the micrographs than this were left out.
+    """
+    if threshold != "auto" and not 0 <= threshold <= 1:
+        raise SettingError(f"--threshold {threshold}: expected auto or a number from 0 to 1")
+    if not diameter_angstrom > 0:
+        raise SettingError(f"--diameter-angstrom {diameter_angstrom}: expected a length above 0")
+    chosen = _choose(batches)
+    good = {name: entry for name, entry in chosen.items() if entry[1].status == OK}
+    failures = [entry[1] for entry in chosen.values() if entry[1].status != OK]
+    output.mkdir(parents=True, exist_ok=True)
+    write_failures(output, failures)
+    _judge(len(failures), len(chosen), max_failed_fraction, output)
+
+    overhanging = 0
+    micrographs: dict[str, ExportedMicrograph] = {}
+    for number, batch in enumerate(batches):
+        mine = {name: entry for name, entry in good.items() if entry[0] == number}
+        for name, picks in _candidates(batch, {name: entry[1] for name, entry in mine.items()}):
+            _, row, image = mine[name]
+            limit = _limit(row, threshold, batch)
+            micrographs[name], dropped = _exported(image, picks.above(limit), diameter_angstrom)
+            overhanging += dropped
+    names = sorted(micrographs)  # whatever the batches: the files do not depend on them
+    digests = write_relion_project(
+        output, [micrographs[name] for name in names], diameter_angstrom=diameter_angstrom
+    )
+    say("export-relion", f"written {output}; checking what was written")
+    problems = check_star_paths([output])
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
+        say("export-relion", f"emflow's own files are refused: {len(problems)} problems; please report this")
+        sys.exit(1)
+
+    rows = []
+    for number, batch in enumerate(batches):
+        mine_names = [name for name in names if good[name][0] == number]
+        digest = hashlib.sha256("".join(digests.get(micrographs[n].name, "") for n in mine_names).encode())
+        failed = sum(entry[0] == number and entry[1].status != OK for entry in chosen.values())
+        particles = sum(len(micrographs[name].x) for name in mine_names)
+        rows.append(ExportRow(batch.parent.name, len(mine_names), failed, particles, digest.hexdigest()))
+    write_index(index, rows, ExportRow)
+    _report(list(micrographs.values()), overhanging, len(failures), output)
+
+
+Chosen = dict[str, tuple[int, PickRow, MicrographRow]]  # name -> number of its batch, and its rows
+
+
+def _choose(batches: list[Path]) -> Chosen:
+    """Return the row that counts of every micrograph; one whose file is gone counts as failed."""
+    chosen: Chosen = {}
+    for number, batch in enumerate(batches):
+        images = {row.name: row for row in read_index(batch.parent / "micrographs.tsv", MicrographRow)}
+        for row in read_index(batch, PickRow):
+            if row.status not in (OK, FAILED):
+                continue  # superseded: a later batch has it
+            if row.name not in images:
+                raise SettingError(
+                    f"{batch}: {row.name} is not in micrographs.tsv beside it; run the batch again"
+                )
+            # An older row moves to the end, where its name would sort anyhow.
+            chosen[row.name] = (number, row, images[row.name])
+    taken: dict[str, str] = {}
+    for name in sorted(chosen):
+        number, row, image = chosen[name]
+        if row.status != OK:
+            continue
+        link = relion_micrograph_name(name)
+        reason = ""
+        if not Path(image.path).is_file():
+            reason = f"{image.path} vanished after it was picked"
+        elif link in taken:
+            reason = f"RELION would know it as {link}, as it does {taken[link]}; rename one of them"
+        if reason:
+            chosen[name] = (number, replace(row, status=FAILED, reason=reason), image)
+        taken.setdefault(link, name)
+    return dict(sorted(chosen.items()))
+
+
+def _judge(failed: int, total: int, max_failed_fraction: float, output: Path) -> None:
+    reasons = f"the reasons are in {output / 'failures.tsv'}"
+    if failed == total:
+        say("export-relion", f"no micrograph is left of {total}: {reasons}")
+        sys.exit(1)
+    if failed > max_failed_fraction * total:
+        limit = f"more than export.max_failed_fraction, {max_failed_fraction:g}"
+        say("export-relion", f"{failed} of {total} micrographs were left out, {limit}: {reasons}")
+        sys.exit(1)
+
+
+def _limit(row: PickRow, threshold: Literal["auto"] | float, batch: Path) -> float:
+    if threshold != "auto":
+        return threshold
+    if row.suggested_threshold is None:
+        raise SettingError(
+            f"{batch}: no suggested threshold for {row.name}; set export.threshold to a number"
+        )
+    return row.suggested_threshold
+
+
+def _candidates(batch: Path, rows: dict[str, PickRow]) -> Iterator[tuple[str, Picks]]:
+    """Yield the candidates of each micrograph of one batch, best first."""
+    if not rows:
+        return
+    path = batch.parent / "picks.star"
+    table = read_star(path).get("picks")
+    if not isinstance(table, pd.DataFrame):
+        raise SettingError(f"{path}: expected a loop data_picks; remove {batch} and run again")
+    labels = ("rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
+    try:
+        numbers = [table[label].to_numpy(dtype=np.float64) for label in labels]
+        code, links = pd.factorize(table["rlnMicrographName"])
+    except (KeyError, ValueError) as error:
+        raise SettingError(
+            f"{path}: a column is absent or no number ({error}); remove {batch} and run again"
+        ) from None
+    if not all(np.isfinite(column).all() for column in numbers):
+        raise SettingError(f"{path}: holds values that are no numbers; remove {batch} and run again")
+    order = np.argsort(code, kind="stable")
+    ends = np.cumsum(np.bincount(code, minlength=len(links)))
+    places = {link: order[start:end] for link, start, end in zip(links, (0, *ends), ends, strict=False)}
+    for name, row in rows.items():
+        place = places.get(relion_micrograph_name(name), order[:0])
+        if row.candidates is not None and len(place) != row.candidates:
+            message = f"{len(place)} candidates of {name}, its index says {row.candidates}"
+            raise SettingError(f"{path}: {message}; remove {batch} and run again")
+        yield name, Picks(*(column[place] for column in numbers))
+
+
+def _exported(row: MicrographRow, picks: Picks, diameter_angstrom: float) -> tuple[ExportedMicrograph, int]:
+    """Return a micrograph as RELION is given it, and how many picks were left out at its edge."""
+    numbers = (row.pixel_size_angstrom, row.voltage_kilovolt, row.spherical_aberration_millimetre)
+    if not row.height or not row.width or any(number is None for number in numbers):
+        raise SettingError(f"micrographs.tsv: {row.name} lacks its size or optics; run its batch again")
+    pixel_size, voltage, aberration = (float(number or 0) for number in numbers)
+    contrast = 0.1 if row.amplitude_contrast is None else row.amplitude_contrast
+    optics = OpticsGroup(row.optics_group or "opticsGroup1", pixel_size, voltage, aberration, contrast)
+    ctf = None
+    if row.defocus_u_angstrom is not None and row.defocus_v_angstrom is not None:
+        ctf = Ctf(
+            row.defocus_u_angstrom,
+            row.defocus_v_angstrom,
+            row.defocus_angle_degrees or 0.0,
+            row.phase_shift_degrees or 0.0,
+            row.ctf_max_resolution_angstrom,
+            row.ctf_figure_of_merit,
+        )
+    x, y = whole_pixels(picks)
+    box = extraction_box_pixels(diameter_angstrom, pixel_size)
+    keep = box_inside(x, y, box_pixels=box, height=row.height, width=row.width)
+    link = relion_micrograph_name(row.name)
+    merit = picks.figure_of_merit[keep]
+    exported = ExportedMicrograph(link, Path(row.path), optics, ctf, x[keep], y[keep], merit)
+    return exported, len(picks) - int(keep.sum())
+
+
+def _report(micrographs: list[ExportedMicrograph], overhanging: int, failed: int, output: Path) -> None:
+    with_ctf = sum(micrograph.ctf is not None for micrograph in micrographs)
+    if 0 < with_ctf < len(micrographs):
+        without = len(micrographs) - with_ctf
+        say(
+            "export-relion",
+            f"{without} micrographs have no CTF: micrographs_ctf.star holds the other {with_ctf}",
+        )
+    empty = sum(not len(micrograph.x) for micrograph in micrographs)
+    if empty:
+        say("export-relion", f"{empty} micrographs have no particle and are not in autopick.star")
+    if overhanging:
+        say("export-relion", f"{overhanging} picks were left out: their box overhangs the micrograph")
+    particles = sum(len(micrograph.x) for micrograph in micrographs)
+    say("export-relion", f"{particles} particles from {len(micrographs)} micrographs: {output}")
+    if failed:
+        say("export-relion", f"{failed} micrographs were left out, with reasons: {output / 'failures.tsv'}")
+    else:
+        say("export-relion", "no micrograph was left out")

@@ -1,0 +1,215 @@
+"""Writing a session as a RELION project: links, coordinate files, and the STAR files that name them."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from emflow.io.files import write_text_if_changed
+from emflow.io.relion_tables import diameter_comment
+from emflow.io.star import Pieces, Table, star_text, write_star
+from emflow.metadata import Ctf, OpticsGroup
+from emflow.relion import COORDINATES, LINKS, SUFFIX, coordinate_path, number_optics_groups
+
+_MICROGRAPHS_PER_PIECE = 200
+
+
+@dataclass(frozen=True)
+class ExportedMicrograph:
+    """A micrograph and its picks as RELION is given them.
+
+    ``name`` is rlnMicrographName, ``path`` the image that its link leads to; ``x`` and ``y`` (int32) and
+    ``figure_of_merit`` (float64) have shape (n,), best first.
+    """
+
+    name: str
+    path: Path
+    optics: OpticsGroup
+    ctf: Ctf | None
+    x: NDArray[np.int32]
+    y: NDArray[np.int32]
+    figure_of_merit: NDArray[np.float64]
+
+    def coordinates(self) -> pd.DataFrame:
+        """Return the five columns of a coordinate file; class and angle keep RELION's JoinStar content."""
+        return pd.DataFrame(
+            {
+                "rlnCoordinateX": self.x,
+                "rlnCoordinateY": self.y,
+                "rlnAutopickFigureOfMerit": self.figure_of_merit,
+                "rlnClassNumber": np.zeros(len(self.x), dtype=np.int32),
+                "rlnAnglePsi": np.zeros(len(self.x)),
+            }
+        )
+
+
+def write_relion_project(
+    folder: Path, micrographs: Sequence[ExportedMicrograph], *, diameter_angstrom: float
+) -> dict[str, str]:
+    """Write a session as RELION 3.1, 4 and 5 read it; files that would not change are left alone.
+
+    A micrograph without picks stands in the micrographs STAR alone: RELION reads an empty coordinate file
+    as a mistake, and a name in autopick.star without a file as none. Where no micrograph has a pick,
+    autopick.star and particles.star are not there either.
+
+    Parameters
+    ----------
+    folder
+        The RELION project; links and coordinate files of micrographs that are not given are removed.
+    micrographs
+        At least one, in the order of the tables, each name once.
+    diameter_angstrom
+        Of the particle; noted at the top of autopick.star and particles.star.
+
+    Returns
+    -------
+    dict
+        SHA-256 of the coordinate file of every micrograph that has one.
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    digests: dict[str, str] = {}
+    for micrograph in micrographs:
+        _link(folder / micrograph.name, micrograph.path)
+        if len(micrograph.x):
+            text = star_text({"": micrograph.coordinates()})
+            write_text_if_changed(folder / coordinate_path(micrograph.name), text)
+            digests[micrograph.name] = hashlib.sha256(text.encode()).hexdigest()
+    groups = number_optics_groups(micrograph.optics for micrograph in micrographs)
+    optics = _optics(groups)
+    with_ctf = [micrograph for micrograph in micrographs if micrograph.ctf is not None]
+    files: dict[str, Mapping[str, Table | Pieces]] = {}
+    if len(with_ctf) < len(micrographs):
+        files["micrographs.star"] = {
+            "optics": optics,
+            "micrographs": _micrographs(micrographs, groups, with_ctf=False),
+        }
+    if with_ctf:
+        files["micrographs_ctf.star"] = {
+            "optics": optics,
+            "micrographs": _micrographs(with_ctf, groups, with_ctf=True),
+        }
+    picked = [micrograph for micrograph in micrographs if len(micrograph.x)]
+    if picked:
+        names = [micrograph.name for micrograph in picked]
+        paths = [coordinate_path(name) for name in names]
+        listed = pd.DataFrame({"rlnMicrographName": names, "rlnMicrographCoordinates": paths})
+        files["autopick.star"] = {"coordinate_files": listed}
+        # A defocus that only some rows have would be read as 0 in the others.
+        particles = _particles(picked, groups, with_ctf=len(with_ctf) == len(micrographs))
+        files["particles.star"] = {"optics": optics, "particles": particles}
+    for name, tables in files.items():
+        comments = (
+            [diameter_comment(diameter_angstrom)] if name in ("autopick.star", "particles.star") else []
+        )
+        write_star(folder / name, tables, comments=comments, if_changed=True)
+    for name in ("micrographs.star", "micrographs_ctf.star", "autopick.star", "particles.star"):
+        if name not in files:
+            (folder / name).unlink(missing_ok=True)
+    _remove_strays(folder / LINKS, {folder / micrograph.name for micrograph in micrographs}, "*.mrc")
+    _remove_strays(folder / COORDINATES, {folder / coordinate_path(name) for name in digests}, f"*{SUFFIX}")
+    return digests
+
+
+def _link(link: Path, target: Path) -> None:
+    # The link is absolute: the project folder may be reached by several paths, the data by one.
+    wanted = os.path.abspath(target)  # noqa: PTH100 - resolving would follow the facility's own links
+    if link.is_symlink() and os.readlink(link) == wanted:  # noqa: PTH115 - compares text
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    partial = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        partial.symlink_to(wanted)
+        partial.replace(link)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _remove_strays(folder: Path, keep: set[Path], pattern: str) -> None:
+    """Remove links and coordinate files of micrographs that are gone, and folders that this empties."""
+    if not folder.is_dir():
+        return
+    for path in folder.rglob(pattern):
+        if path not in keep and (path.is_symlink() or pattern.endswith(SUFFIX)):
+            path.unlink()
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _optics(groups: Mapping[OpticsGroup, tuple[int, str]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "rlnOpticsGroupName": [name for _, name in groups.values()],
+            "rlnOpticsGroup": [number for number, _ in groups.values()],
+            "rlnMicrographPixelSize": [float(group.pixel_size_angstrom) for group in groups],
+            "rlnMicrographOriginalPixelSize": [float(group.pixel_size_angstrom) for group in groups],
+            "rlnVoltage": [float(group.voltage_kilovolt) for group in groups],
+            "rlnSphericalAberration": [float(group.spherical_aberration_millimetre) for group in groups],
+            "rlnAmplitudeContrast": [float(group.amplitude_contrast) for group in groups],
+        }
+    )
+
+
+def _micrographs(
+    micrographs: Sequence[ExportedMicrograph],
+    groups: Mapping[OpticsGroup, tuple[int, str]],
+    *,
+    with_ctf: bool,
+) -> pd.DataFrame:
+    columns: dict[str, object] = {
+        "rlnMicrographName": [micrograph.name for micrograph in micrographs],
+        "rlnOpticsGroup": [groups[micrograph.optics][0] for micrograph in micrographs],
+    }
+    return pd.DataFrame(columns | (_ctf_columns(micrographs) if with_ctf else {}))
+
+
+def _ctf_columns(micrographs: Sequence[ExportedMicrograph]) -> dict[str, NDArray[np.float64]]:
+    ctfs = [micrograph.ctf for micrograph in micrographs if micrograph.ctf is not None]
+    columns = {
+        "rlnDefocusU": [ctf.defocus_u_angstrom for ctf in ctfs],
+        "rlnDefocusV": [ctf.defocus_v_angstrom for ctf in ctfs],
+        "rlnCtfAstigmatism": [abs(ctf.defocus_u_angstrom - ctf.defocus_v_angstrom) for ctf in ctfs],
+        "rlnDefocusAngle": [ctf.defocus_angle_degrees for ctf in ctfs],
+        "rlnPhaseShift": [ctf.phase_shift_degrees for ctf in ctfs],
+    }
+    merits = [ctf.figure_of_merit for ctf in ctfs if ctf.figure_of_merit is not None]
+    resolutions = [ctf.max_resolution_angstrom for ctf in ctfs if ctf.max_resolution_angstrom is not None]
+    # Half a column would be filled up with zeros, the best of resolutions.
+    if len(merits) == len(resolutions) == len(ctfs):
+        columns |= {"rlnCtfFigureOfMerit": merits, "rlnCtfMaxResolution": resolutions}
+    return {label: np.array(values, dtype=np.float64) for label, values in columns.items()}
+
+
+def _particles(
+    micrographs: Sequence[ExportedMicrograph],
+    groups: Mapping[OpticsGroup, tuple[int, str]],
+    *,
+    with_ctf: bool,
+) -> Pieces:
+    # Quality columns must be in every piece or in none, hence all CTFs at once.
+    ctf = _ctf_columns(micrographs) if with_ctf else {}
+    ctf.pop("rlnCtfAstigmatism", None)
+    columns = tuple(micrographs[0].coordinates().columns)
+
+    def pieces() -> Iterator[pd.DataFrame]:
+        for start in range(0, len(micrographs), _MICROGRAPHS_PER_PIECE):
+            some = micrographs[start : start + _MICROGRAPHS_PER_PIECE]
+            counts = [len(micrograph.x) for micrograph in some]
+            frame = pd.concat([micrograph.coordinates() for micrograph in some], ignore_index=True)
+            frame["rlnMicrographName"] = np.repeat(np.array([m.name for m in some], dtype=object), counts)
+            frame["rlnOpticsGroup"] = np.repeat([groups[m.optics][0] for m in some], counts)
+            for label, values in ctf.items():
+                frame[label] = np.repeat(values[start : start + _MICROGRAPHS_PER_PIECE], counts)
+            yield frame
+
+    return Pieces((*columns, "rlnMicrographName", "rlnOpticsGroup", *ctf), pieces())

@@ -1,0 +1,327 @@
+"""Checking RELION's STAR files against each other and against the images that they name.
+
+Rules for a table by itself are in `emflow.star_check`; here are those that need more than one file.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import mrcfile
+import numpy as np
+
+from emflow.errors import BadInputError, SettingError
+from emflow.io.mrc import read_mrc_header
+from emflow.io.relion_tables import Positions, RelionStar, read_relion_star, stated_diameter
+from emflow.relion import COORDINATES, SUFFIX, box_inside, coordinate_path, extraction_box_pixels
+from emflow.star_check import Problem
+
+_PER_COLUMN = 10  # problems of one column of one file that are told one by one
+_MICROGRAPHS = ("micrographs.star", "micrographs_ctf.star")
+
+Sums: TypeAlias = dict[str, tuple[int, int, int]]  # name -> picks, sum of x, sum of y
+
+
+def check_star_paths(paths: Iterable[Path], *, diameter_angstrom: float | None = None) -> list[str]:
+    """Check STAR files and RELION projects; return one line per problem, none when RELION can take them.
+
+    Parameters
+    ----------
+    paths
+        STAR files, or folders with an export: ``autopick.star`` and the files that belong to it.
+    diameter_angstrom
+        Sets the box that must lie inside the micrograph; otherwise the comment at the top of
+        autopick.star or particles.star does, and without it the centre must lie inside.
+
+    Raises
+    ------
+    SettingError
+        If a path does not exist.
+    """
+    report = _Report()
+    for path in paths:
+        if not path.exists():
+            raise SettingError(f"{path}: no such file or folder")
+        checker = _Checker(report, diameter_angstrom)
+        if path.is_dir():
+            checker.check_export(path)
+        else:
+            checker.check_file(path)
+    return report.told()
+
+
+class _Report:
+    """Collects problems, a bounded number of each kind."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._count: Counter[tuple[Path, str | None, str]] = Counter()
+
+    def add(self, path: Path, *problems: Problem) -> None:
+        for problem in problems:
+            key = (path, problem.table, problem.column)
+            self._count[key] += 1
+            if self._count[key] <= _PER_COLUMN:
+                self._lines.append(f"{path}: {problem}")
+
+    def told(self) -> list[str]:
+        return self._lines + [
+            f"{path}: {Problem(f'{count - _PER_COLUMN} more problems of this column', table, column)}"
+            for (path, table, column), count in self._count.items()
+            if count > _PER_COLUMN
+        ]
+
+
+class _Checker:
+    """Checks the files of one RELION project; every image's header is read once."""
+
+    def __init__(self, report: _Report, diameter_angstrom: float | None) -> None:
+        self._report = report
+        self._diameter_angstrom = diameter_angstrom
+        self._sizes: dict[Path, tuple[int, int] | str] = {}
+
+    def check_export(self, folder: Path) -> None:
+        """Check the files of an export, each by itself and all against each other."""
+        names = (*_MICROGRAPHS, "autopick.star", "particles.star")
+        stars = {name: self._read(folder / name) for name in names if (folder / name).is_file()}
+        every = next((stars[name] for name in _MICROGRAPHS if name in stars), None)
+        if every is None:
+            self._report.add(folder, Problem(f"neither {' nor '.join(_MICROGRAPHS)} is here"))
+            return
+        listed = stars.get("autopick.star")
+        particles = stars.get("particles.star")
+        for one, other in ((listed, "particles.star"), (particles, "autopick.star")):
+            if one and other not in stars:
+                self._report.add(folder, Problem(f"{one.path.name} is here, {other} is not"))
+        for star in stars.values():
+            self._agree(every, star)
+            self._check_micrographs(star, folder)
+        sums = self._check_coordinate_files(listed, folder, every) if listed else {}
+        known = set(listed.coordinate_files.values()) if listed else set()
+        for path in sorted((folder / COORDINATES).rglob(f"*{SUFFIX}")):
+            # RELION 3.1 goes by the files, RELION 4 and 5 by the list: both must mean the same.
+            if path.relative_to(folder).as_posix() not in known:
+                self._report.add(path, Problem("autopick.star does not list this file"))
+        if particles:
+            self._check_boxes(particles, folder, particles.optics)
+            if listed:
+                self._same_picks(particles, sums)
+
+    def check_file(self, path: Path) -> None:
+        """Check one file, and the images and coordinate files that it names."""
+        star = self._read(path)
+        if star.images:
+            self._check_images(star)
+        elif star.names:
+            project = _project(path, list(star.names))
+            if project is None:
+                message = f"{next(iter(star.names))} does not exist, from this folder or one above it"
+                self._report.add(path, Problem(message, star.main_table(), "rlnMicrographName"))
+                return
+            self._check_micrographs(star, project)
+            if star.coordinate_files:
+                every = _micrographs_of(project)
+                if every:
+                    self._agree(every, star)
+                self._check_coordinate_files(star, project, every)
+            self._check_boxes(star, project, star.optics)
+        elif star.pieces:
+            self._check_lone_coordinates(star)
+
+    def _read(self, path: Path) -> RelionStar:
+        star = read_relion_star(path)
+        self._report.add(path, *star.problems)
+        return star
+
+    def _size(self, path: Path) -> tuple[int, int] | str:
+        """Return height and width of a micrograph, or what is wrong with it."""
+        if path not in self._sizes:
+            if not path.is_file():
+                self._sizes[path] = "does not exist"
+            elif path.suffix != ".mrc":
+                self._sizes[path] = (0, 0)  # TIFF and others: the size is not checked
+            else:
+                try:
+                    header = read_mrc_header(path)
+                    self._sizes[path] = (header.height, header.width)
+                except BadInputError as error:
+                    self._sizes[path] = str(error)
+        return self._sizes[path]
+
+    def _check_micrographs(self, star: RelionStar, project: Path) -> None:
+        for name in star.names:
+            size = self._size(project / name)
+            if isinstance(size, str):
+                self._report.add(star.path, Problem(f"{name} {size}", star.main_table(), "rlnMicrographName"))
+
+    def _check_coordinate_files(self, listed: RelionStar, project: Path, every: RelionStar | None) -> Sums:
+        """Check every coordinate file that autopick.star names; return what each holds."""
+        sums: Sums = {}
+        diameter = stated_diameter(listed.path)
+        for row, (name, coordinates) in enumerate(listed.coordinate_files.items(), 1):
+            where = ("coordinate_files", "rlnMicrographCoordinates", row)
+            if coordinates != coordinate_path(name):
+                message = f"{coordinates}, and RELION 3.1 looks for {coordinate_path(name)}"
+                self._report.add(listed.path, Problem(message, *where))
+            if not (project / coordinates).is_file():
+                self._report.add(listed.path, Problem(f"{coordinates} does not exist", *where))
+                continue
+            picks = self._read(project / coordinates)
+            picks.names = {name: 0}
+            self._check_boxes(picks, project, _optics_of(name, every), diameter)
+            sums |= _sums(picks.names, picks.positions())
+        return sums
+
+    def _check_lone_coordinates(self, star: RelionStar) -> None:
+        """Check a coordinate file given by itself: its place tells the project and the micrograph."""
+        path = star.path.resolve()
+        for folder in path.parents:
+            every = _micrographs_of(folder)
+            if every:
+                inside = path.relative_to(folder).as_posix()
+                name = inside.removeprefix(f"{COORDINATES}/").removesuffix(SUFFIX) + ".mrc"
+                if name in every.names:
+                    star.names = {name: 0}
+                    self._check_boxes(
+                        star, folder, _optics_of(name, every), stated_diameter(folder / "autopick.star")
+                    )
+                return
+
+    def _check_boxes(
+        self,
+        star: RelionStar,
+        project: Path,
+        optics: Mapping[str, Mapping[str, str]],
+        diameter: float | None = None,
+    ) -> None:
+        """Refuse centres outside their micrograph, and boxes that overhang it."""
+        picks = star.positions()
+        if not len(picks.x):
+            return
+        diameter = self._diameter_angstrom or diameter or stated_diameter(star.path)
+        names = list(star.names)
+        sizes = [self._size(project / name) for name in names]
+        known = np.array([(0, 0) if isinstance(size, str) else size for size in sizes])
+        height, width = known[picks.micrograph].T
+        boxes = {0: 0} | {
+            int(group): extraction_box_pixels(diameter, pixel_size)
+            for group, values in optics.items()
+            if diameter
+            and group.isdigit()
+            and (pixel_size := _positive(values.get("rlnMicrographPixelSize")))
+        }
+        # A coordinate file has no column of groups: it has the one group of its micrograph.
+        numbers = (
+            np.unique(picks.group) if "rlnOpticsGroup" in star.labels[star.main_table()] else [max(boxes)]
+        )
+        box = np.zeros(len(picks.x), dtype=np.int64)
+        for number in numbers:
+            of_group = picks.group == number if len(numbers) > 1 else slice(None)
+            box[of_group] = boxes.get(int(number), 0)
+        with np.errstate(invalid="ignore"):
+            inside = (picks.x >= 0) & (picks.y >= 0) & (picks.x < width) & (picks.y < height)
+            whole = box_inside(picks.x, picks.y, box_pixels=box, height=height, width=width)
+        # What is no number was told already; a micrograph that cannot be read was, too.
+        judged = np.isfinite(picks.x) & np.isfinite(picks.y) & (width > 0)
+        for row in np.flatnonzero(judged & ~(inside & whole)).tolist():
+            where = f"x {picks.x[row]:g}, y {picks.y[row]:g} of {names[picks.micrograph[row]]}"
+            size = f"{width[row]} x {height[row]} pixels"
+            what = f"the box of {box[row]} pixels overhangs" if inside[row] else "outside"
+            message = f"{where} ({size}): {what}; RELION drops it without a word"
+            self._report.add(star.path, Problem(message, star.main_table(), "rlnCoordinateX", row + 1))
+
+    def _check_images(self, star: RelionStar) -> None:
+        """Refuse indices, sizes and pixel sizes that are not those of the stacks of extracted particles."""
+        project = _project(star.path, [stack for stack, _ in star.images])
+        for (stack, group), highest in star.images.items():
+            where = ("particles", "rlnImageName")
+            if project is None or not (project / stack).is_file():
+                self._report.add(star.path, Problem(f"{stack} does not exist", *where))
+                continue
+            try:
+                with mrcfile.open(project / stack, header_only=True, permissive=True) as mrc:
+                    width, height, depth = int(mrc.header.nx), int(mrc.header.ny), int(mrc.header.nz)
+                    voxel = float(mrc.voxel_size.x)
+            except (ValueError, OSError) as error:
+                self._report.add(star.path, Problem(f"{stack} cannot be read: {error}", *where))
+                continue
+            if highest > depth:
+                self._report.add(star.path, Problem(f"{highest}@{stack}: it holds {depth} images", *where))
+            optics = star.optics.get(group, {})
+            side = _positive(optics.get("rlnImageSize"))
+            pixel_size = _positive(optics.get("rlnImagePixelSize"))
+            if side and (side != width or side != height):
+                message = f"{side:g}, and the images of {stack} have {width} x {height} pixels"
+                self._report.add(star.path, Problem(message, "optics", "rlnImageSize"))
+            if pixel_size and voxel > 0 and abs(pixel_size / voxel - 1) > 0.01:
+                message = f"{pixel_size:g}, and the header of {stack} says {voxel:g}"
+                self._report.add(star.path, Problem(message, "optics", "rlnImagePixelSize"))
+
+    def _agree(self, every: RelionStar, star: RelionStar) -> None:
+        """Refuse micrographs, optics and CTFs that differ from those in the table of all micrographs."""
+        table = star.main_table()
+        if star.optics and star.optics != every.optics:
+            self._report.add(star.path, Problem(f"differs from that of {every.path.name}", "optics"))
+        for name in star.names:
+            if name not in every.names:
+                message = f"{name} is not in {every.path.name}; RELION leaves it out without a word"
+                self._report.add(star.path, Problem(message, table, "rlnMicrographName"))
+                continue
+            (group, *ctf), *_ = every.constants[name]
+            for other_group, *other_ctf in star.constants.get(name, ()):
+                # autopick.star states neither; micrographs.star of a mixed session states no CTF.
+                if other_group not in ("", group):
+                    message = f"{other_group} for {name}, and {group} in {every.path.name}"
+                    self._report.add(star.path, Problem(message, table, "rlnOpticsGroup"))
+                if any(ctf) and other_group and other_ctf != ctf:
+                    message = f"another CTF of {name} than in {every.path.name}"
+                    self._report.add(star.path, Problem(message, table, "rlnDefocusU"))
+
+    def _same_picks(self, particles: RelionStar, listed: Sums) -> None:
+        """Refuse when coordinate files and particles.star hold other picks of a micrograph."""
+        theirs = _sums(particles.names, particles.positions())
+        for name in sorted(listed.keys() | theirs.keys()):
+            if listed.get(name) != theirs.get(name):
+                there, here = (sums.get(name, (0,))[0] for sums in (listed, theirs))
+                message = f"{here} picks of {name}, and {there} in its coordinate file, or others"
+                self._report.add(particles.path, Problem(message, "particles"))
+
+
+def _project(path: Path, names: Sequence[str]) -> Path | None:
+    """Return the RELION project's folder: the next one above the file in which a named file exists."""
+    sample = names[:: max(1, len(names) // 20)]
+    for folder in path.resolve().parents:
+        if any((folder / name).exists() for name in sample):
+            return folder
+    return None
+
+
+def _micrographs_of(project: Path) -> RelionStar | None:
+    path = next((project / name for name in _MICROGRAPHS if (project / name).is_file()), None)
+    return read_relion_star(path) if path else None
+
+
+def _optics_of(name: str, every: RelionStar | None) -> dict[str, dict[str, str]]:
+    if every is None:
+        return {}
+    groups = {constants[0] for constants in every.constants.get(name, ())}
+    return {group: every.optics[group] for group in groups if group in every.optics}
+
+
+def _sums(names: Mapping[str, int], picks: Positions) -> Sums:
+    """Return count and sums of x and y of every micrograph's picks: equal picks have equal sums."""
+    counts = np.bincount(picks.micrograph, minlength=len(names))
+    # A sum of whole numbers is exact in float64; what is no number was told already.
+    x, y = (
+        np.bincount(picks.micrograph, np.nan_to_num(values).astype(np.float64), len(names))
+        for values in (picks.x, picks.y)
+    )
+    return {name: (int(counts[i]), round(x[i]), round(y[i])) for name, i in names.items() if counts[i]}
+
+
+def _positive(text: str | None) -> float:
+    try:
+        return max(0.0, float(text or 0))
+    except ValueError:
+        return 0.0
