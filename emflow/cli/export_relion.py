@@ -16,6 +16,7 @@ from emflow.errors import SettingError
 from emflow.io.index import (
     FAILED,
     OK,
+    ExportedRow,
     ExportRow,
     MicrographRow,
     PickRow,
@@ -73,12 +74,13 @@ def export_relion(
 
     overhanging = 0
     micrographs: dict[str, ExportedMicrograph] = {}
+    limits: dict[str, float] = {}
     for number, batch in enumerate(batches):
         mine = {name: entry for name, entry in good.items() if entry[0] == number}
         for name, picks in _candidates(batch, {name: entry[1] for name, entry in mine.items()}):
             _, row, image = mine[name]
-            limit = _limit(row, threshold, batch)
-            micrographs[name], dropped = _exported(image, picks.above(limit), diameter_angstrom)
+            limits[name] = _limit(row, threshold, batch)
+            micrographs[name], dropped = _exported(image, picks.above(limits[name]), diameter_angstrom)
             overhanging += dropped
     names = sorted(micrographs)  # whatever the batches: the files do not depend on them
     digests = write_relion_project(
@@ -98,6 +100,20 @@ def export_relion(
         failed = sum(entry[0] == number and entry[1].status != OK for entry in chosen.values())
         particles = sum(len(micrographs[name].x) for name in mine_names)
         rows.append(ExportRow(batch.parent.name, len(mine_names), failed, particles, digest.hexdigest()))
+    table = []
+    for name, (number, row, _) in chosen.items():
+        told = ExportedRow(name, row.status, row.reason, batches[number].parent.name)
+        if name in micrographs:
+            micrograph = micrographs[name]
+            told = replace(
+                told,
+                micrograph_name=micrograph.name,
+                particles=len(micrograph.x),
+                threshold=limits[name],
+                pixel_size_angstrom=micrograph.optics.pixel_size_angstrom,
+            )
+        table.append(told)
+    write_index(output / "micrographs.tsv", table, ExportedRow)
     write_index(index, rows, ExportRow)
     _report(list(micrographs.values()), overhanging, len(failures), output)
 

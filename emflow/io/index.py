@@ -86,8 +86,22 @@ class ExportRow:
     sha256: str = ""  # of the batch's coordinate files
 
 
-Row = TypeVar("Row", MicrographRow, StoreRow, PickRow)
-AnyRow = TypeVar("AnyRow", MicrographRow, StoreRow, PickRow, ExportRow)
+@dataclass(frozen=True)
+class ExportedRow:
+    """Row of the export's ``micrographs.tsv``: what RELION is given of one micrograph."""
+
+    name: str
+    status: str
+    reason: str = ""
+    batch: str = ""
+    micrograph_name: str = ""  # rlnMicrographName
+    particles: int | None = None
+    threshold: float | None = None
+    pixel_size_angstrom: float | None = None
+
+
+Row = TypeVar("Row", MicrographRow, StoreRow, PickRow, ExportedRow)
+AnyRow = TypeVar("AnyRow", MicrographRow, StoreRow, PickRow, ExportRow, ExportedRow)
 
 
 def _text(value: object) -> str:

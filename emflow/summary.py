@@ -1,0 +1,80 @@
+"""What a session's export comes to, in numbers and in a page of text."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+# Worst offenders are named one by one, up to this many.
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The numbers of a session; ``particles_per_micrograph`` are the exported ones."""
+
+    session: str
+    micrographs: int
+    particles: int
+    candidates: int
+    diameter_angstrom: float
+    threshold: float | None
+    failures: Mapping[str, str] = field(default_factory=dict)  # name -> reason
+    superseded: int = 0
+    particles_per_micrograph: Mapping[str, float] = field(default_factory=dict)  # quantile -> count
+    micrographs_without_particles: Sequence[str] = ()
+    files: Mapping[str, str] = field(default_factory=dict)  # what -> path
+
+    def to_dict(self) -> dict[str, object]:
+        """Return what summary.json holds."""
+        return asdict(self)
+
+
+def quantiles(counts: Sequence[int]) -> dict[str, float]:
+    """Return minimum, quartiles, maximum and mean of counts; empty for none."""
+    if not counts:
+        return {}
+    names = ("minimum", "lower_quartile", "median", "upper_quartile", "maximum")
+    values = np.percentile(np.asarray(counts), (0, 25, 50, 75, 100))
+    return {**dict(zip(names, map(float, values), strict=True)), "mean": round(float(np.mean(counts)), 2)}
+
+
+def summary_text(summary: Summary, next_commands: Sequence[str]) -> str:
+    """Return the page that a run ends with: results, what was left out and why, how to go on."""
+    lines = [f"Session {summary.session}", ""]
+    lines.append(f"  {summary.particles} particles from {summary.micrographs} micrographs")
+    if summary.threshold is not None:
+        lines.append(
+            f"  figure of merit at least {summary.threshold:.3g}, out of {summary.candidates} candidates; "
+            f"diameter {summary.diameter_angstrom:g} A"
+        )
+    if summary.particles_per_micrograph:
+        per = summary.particles_per_micrograph
+        lines.append(
+            f"  per micrograph: median {per['median']:g}, quartiles {per['lower_quartile']:g} and "
+            f"{per['upper_quartile']:g}, range {per['minimum']:g} to {per['maximum']:g}"
+        )
+    empty = summary.micrographs_without_particles
+    if empty:
+        shown = ", ".join(empty[:_NAMED]) + (" ..." if len(empty) > _NAMED else "")
+        lines.append(f"  {len(empty)} micrographs without a particle: {shown}")
+    if summary.superseded:
+        lines.append(f"  {summary.superseded} older versions of files were superseded by newer ones")
+    lines.append("")
+    lines += [f"  {what:<10} {path}" for what, path in summary.files.items()]
+    lines += ["", "  Go on in RELION:"]
+    lines += [f"    {command}" for command in next_commands]
+    lines += ["", *_failure_lines(summary.failures, summary.micrographs)]
+    return "\n".join(lines) + "\n"
+
+
+def _failure_lines(failures: Mapping[str, str], accepted: int) -> list[str]:
+    if not failures:
+        return [f"  All {accepted} micrographs were used."]
+    lines = [f"  {len(failures)} of {accepted + len(failures)} micrographs were left out:"]
+    lines += [f"    {name}: {reason}" for name, reason in list(failures.items())[:_NAMED]]
+    if len(failures) > _NAMED:
+        kinds = Counter(reason.split(": ")[-1] for reason in failures.values())
+        lines.append(f"    ... and {len(failures) - _NAMED} more, in {len(kinds)} kinds; see failures.tsv")
+    return lines
