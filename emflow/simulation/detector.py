@@ -6,7 +6,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from emflow.simulation.ranges import SimulationRanges, log_uniform, uniform
+from emflow.simulation.ranges import SimulationRanges, log_uniform, mostly_low, uniform
 
 # Above this many electrons a pixel a normal deviate stands for the Poisson one: skewness below 0.13.
 _NORMAL_ABOVE = 60.0
@@ -80,11 +80,11 @@ def draw_faults(
     """
     gain = None
     if rng.random() < ranges.gain_residual_probability:
-        size = uniform(rng, ranges.gain_residual)
+        size = mostly_low(rng, ranges.gain_residual)
         gain = np.ones(shape, dtype=np.float32)
         for axis in (0, 1):
             error = size * rng.standard_normal(shape[axis]).astype(np.float32)
-            error *= rng.random(shape[axis]) < uniform(rng, (0.005, 0.1))
+            error *= rng.random(shape[axis]) < uniform(rng, (0.002, 0.04))
             gain *= 1 + (error[:, None] if axis == 0 else error[None, :])
         if rng.random() < 0.3:  # the seam between two halves or amplifiers
             seam = int(rng.integers(1, shape[0]))

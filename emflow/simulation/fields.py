@@ -3,16 +3,17 @@
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 
-def _blur_matrix(rng: np.random.Generator, size: int, sigma_pixels: float) -> NDArray[np.float32]:
+def _blur_matrix(rng: np.random.Generator, size: int, sigma_pixels: float) -> torch.Tensor:
     """Return a matrix (size, nodes) of Gaussians about nodes one sigma apart; its rows have unit length."""
     nodes = np.arange(math.ceil(size / sigma_pixels) + 7) - 3 + rng.random()
     distance = (np.arange(size) / sigma_pixels)[:, None] - nodes[None, :]
     matrix = np.exp(-0.5 * distance**2)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    return np.asarray(matrix, dtype=np.float32)
+    return torch.from_numpy(matrix.astype(np.float32))
 
 
 def smooth_field(
@@ -26,7 +27,8 @@ def smooth_field(
     sigma = max(length_pixels / 2, 1.0)
     rows, columns = _blur_matrix(rng, shape[0], sigma), _blur_matrix(rng, shape[1], sigma)
     noise = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
-    return np.asarray(rows @ noise @ columns.T, dtype=np.float32)
+    # By torch, whose threads a training run has under control, unlike those of numpy's BLAS.
+    return np.asarray((rows @ torch.from_numpy(noise) @ columns.T).numpy(), dtype=np.float32)
 
 
 def window(

@@ -15,20 +15,17 @@ def place(
     count: int,
     minimum_distance: float,
     forbidden: NDArray[np.bool_],
-    beyond: float,
     free_fraction: float = 0.0,
 ) -> NDArray[np.float64]:
     """Draw centres (n, 2) as (y, x) at least ``minimum_distance`` apart: at most ``count``, fewer when full.
 
-    They lie up to ``beyond`` pixels outside the image, and not where ``forbidden`` (h, w); a fraction
-    ``free_fraction`` of them keeps no distance.
+    None lies where ``forbidden`` (h, w); a fraction ``free_fraction`` of them keeps no distance.
     """
     if count < 1:
         return np.zeros((0, 2))
-    candidates = rng.random((4 * count, 2)) * (np.asarray(shape) + 2 * beyond) - beyond
-    row = np.clip(np.rint(candidates[:, 0]).astype(int), 0, shape[0] - 1)
-    column = np.clip(np.rint(candidates[:, 1]).astype(int), 0, shape[1] - 1)
-    candidates = candidates[~forbidden[row, column]]
+    candidates = rng.random((4 * count, 2)) * (np.asarray(shape) - 1)
+    nearest = np.rint(candidates).astype(int)
+    candidates = candidates[~forbidden[nearest[:, 0], nearest[:, 1]]]
     free = rng.random(len(candidates)) < free_fraction
     taken = np.ones(len(candidates), dtype=bool)
     # In order of drawing, each candidate gives way to those accepted before it.

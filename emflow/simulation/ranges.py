@@ -13,6 +13,11 @@ def uniform(rng: np.random.Generator, bounds: Range) -> float:
     return bounds[0] + (bounds[1] - bounds[0]) * float(rng.random())
 
 
+def mostly_low(rng: np.random.Generator, bounds: Range) -> float:
+    """Draw between two bounds by a uniform deviate's square: half of all fall in the lowest quarter."""
+    return bounds[0] + (bounds[1] - bounds[0]) * float(rng.random()) ** 2
+
+
 def log_uniform(rng: np.random.Generator, bounds: Range) -> float:
     """Draw log-uniformly between two positive bounds."""
     return math.exp(uniform(rng, (math.log(bounds[0]), math.log(bounds[1]))))
@@ -49,15 +54,15 @@ class SimulationRanges:
     modulation_transfer_at_nyquist: Range = (0.2, 0.8)
     bad_pixel_fraction: Range = (0.0, 1e-4)
     gain_residual_probability: float = 0.3
-    gain_residual: Range = (0.0, 0.03)
+    gain_residual: Range = (0.0, 0.03)  # mostly low
     sign_inversion_probability: float = 0.0  # emflow keeps protein dark; raise it to train against mishaps
 
     # Ice
     ice_thickness_angstrom: Range = (150.0, 1500.0)  # logarithmic; never thinner than the particle
-    ice_gradient: Range = (0.0, 3.0)  # of a micrograph's thickness, from edge to edge
+    ice_gradient: Range = (0.0, 3.0)  # mostly low; of the thickness, from edge to edge
     mean_free_path_angstrom: float = 3000.0  # inelastic, at 300 kV
     ice_structure: Range = (0.5, 3.0)  # of the fluctuation of liquid water's density
-    background_amplitude: Range = (0.0, 3.0)  # of smooth background, over the shot noise's deviation
+    background_amplitude: Range = (0.0, 3.0)  # mostly low; over the shot noise at the picker's scale
     background_length_angstrom: Range = (150.0, 1500.0)  # logarithmic
     support_film_probability: float = 0.1
     support_film_angstrom: Range = (20.0, 120.0)
@@ -66,7 +71,7 @@ class SimulationRanges:
     pixels_per_diameter: float = 24.0
     diameter_error: Range = (0.75, 1.3)  # the true diameter over the one that the user gives
     rescale: Range = (0.8, 1.25)  # of a procedural shape's own size, a scene
-    signal_to_noise: Range = (0.03, 0.8)  # variances inside particles; outside, particles are rescaled
+    signal_to_noise: Range = (0.03, 3.0)  # variances; physics decides, and what falls outside is drawn anew
     signal_to_noise_pixels_per_diameter: float = 24.0
     protein_contrast: Range = (0.7, 1.1)  # of the nominal potential: solvent, damage, disorder
     coverage: Range = (0.02, 0.6)  # logarithmic; of the area, by discs of the particle's diameter

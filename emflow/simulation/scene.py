@@ -5,21 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-import torch
 from numpy.typing import NDArray
 
-from emflow.ctf import ctf_2d, interaction_radian_per_volt_angstrom, spatial_frequencies
+from emflow.ctf import spatial_frequencies
 from emflow.metadata import Ctf, OpticsGroup
 from emflow.simulation.contaminants import Layers, carbon_texture, contaminants
-from emflow.simulation.detector import Detector, detect, draw_faults
-from emflow.simulation.fields import offsets, smooth_field, window
-from emflow.simulation.library import BOX, LEVELS, ParticleLibrary, rotation_matrices, splat
-from emflow.simulation.placement import draw_directions, orientation_modes, place
-from emflow.simulation.ranges import SimulationRanges, log_uniform, uniform
+from emflow.simulation.detector import detect, draw_faults
+from emflow.simulation.fields import smooth_field
+from emflow.simulation.library import ParticleLibrary
+from emflow.simulation.microscope import Exposure
+from emflow.simulation.particles import add_aggregates, add_distractors, add_particles
+from emflow.simulation.placement import orientation_modes, place
+from emflow.simulation.ranges import SimulationRanges, log_uniform, mostly_low, uniform
 
-# Larger than this many pixels across, particles are projected one by one from their blobs.
-_LARGEST_CACHED = 44.0
-# Phase contrast is linear up to here; beyond, it saturates, as intensity cannot fall below nothing.
+# Phase contrast is linear for small phases; it saturates here, as an intensity cannot fall below nothing.
 _SATURATION = 0.9
 
 
@@ -90,58 +89,16 @@ def draw_scene(
     if min(shape) < 16 or not all(v is None or v > 0 for v in (pixel_size_angstrom, diameter_pixels)):
         raise ValueError(f"shape {shape}, pixel size {pixel_size_angstrom}, diameter {diameter_pixels}")
     rng = np.random.default_rng(seed)
-
-    # The particle and the scale
-    wanted = None
-    if pixel_size_angstrom is not None and diameter_pixels is not None:
-        wanted = pixel_size_angstrom * diameter_pixels
-    first = library.draw(rng, wanted)
-    structure = library.structure(first)
-    rescale = uniform(rng, ranges.rescale)
-    diameter = structure.diameter_angstrom * (rescale if structure.rescalable else 1.0)
-    if wanted is not None:
-        diameter = wanted
-    if pixel_size_angstrom is not None:
-        pixel = pixel_size_angstrom
-        diameter_pixels = diameter / pixel
-    else:
-        if diameter_pixels is None:
-            diameter_pixels = ranges.pixels_per_diameter * uniform(rng, ranges.diameter_error)
-        pixel = diameter / diameter_pixels
-
-    # The microscope
-    voltage = float(rng.choice(ranges.voltages_kilovolt, p=ranges.voltage_weights))
-    corrected = rng.random() < ranges.corrected_probability
-    cs = uniform(rng, ranges.corrected_spherical_aberration_millimetre)
-    optics = OpticsGroup(
-        name="simulated",
-        pixel_size_angstrom=pixel,
-        voltage_kilovolt=voltage,
-        spherical_aberration_millimetre=cs if corrected else ranges.spherical_aberration_millimetre,
-        amplitude_contrast=uniform(rng, ranges.amplitude_contrast),
-    )
-    defocus = log_uniform(rng, ranges.defocus_angstrom)
-    astigmatism = min(uniform(rng, ranges.astigmatism_angstrom), defocus / 2)
-    phase_plate = rng.random() < ranges.phase_plate_probability
-    phase_shift = uniform(rng, ranges.phase_shift_degrees)
-    ctf = Ctf(
-        defocus_u_angstrom=defocus + astigmatism / 2,
-        defocus_v_angstrom=defocus - astigmatism / 2,
-        defocus_angle_degrees=uniform(rng, (0.0, 180.0)),
-        phase_shift_degrees=phase_shift if phase_plate else 0.0,
-    )
-    b_factor = uniform(rng, ranges.b_factor_square_angstrom)
-    drift = uniform(rng, ranges.drift_angstrom) if rng.random() < ranges.drift_probability else 0.0
-    drift_angle = uniform(rng, (0.0, math.pi))
-    dose = log_uniform(rng, ranges.dose_electrons_per_square_angstrom)
-    detector = Detector.draw(rng, ranges, pixel)
+    first, diameter, pixel = _draw_scale(rng, library, ranges, pixel_size_angstrom, diameter_pixels)
+    diameter_pixels = diameter / pixel
+    exposure = Exposure.draw(rng, ranges, pixel)
+    sigma = exposure.radian_per_volt_angstrom
 
     # The canvas reaches beyond the image, so that particles and fringes cross its edge, and nothing wraps
     # round from the other side.
     margin = math.ceil(min(max(0.6 * diameter_pixels, 8), 0.5 * min(shape) + 8))
-    canvas = (_fast(shape[0] + 2 * margin), _fast(shape[1] + 2 * margin))
+    canvas = (_fast_size(shape[0] + 2 * margin), _fast_size(shape[1] + 2 * margin))
     inner = (slice(margin, margin + shape[0]), slice(margin, margin + shape[1]))
-    sigma = interaction_radian_per_volt_angstrom(voltage)
     layers = Layers(
         phase=np.zeros(canvas, dtype=np.float32),
         log_transmission=np.zeros(canvas, dtype=np.float32),
@@ -159,138 +116,78 @@ def draw_scene(
         film = uniform(rng, ranges.support_film_angstrom)
         layers.phase += carbon_texture(rng, canvas, film, pixel, sigma)
 
-    # Particles: labelled ones, then what must not be picked
-    particles = np.zeros(canvas, dtype=np.float32)
-    species = [(first, diameter)]
-    if rng.random() < ranges.second_species_probability:
-        second = library.draw(rng)
-        found = library.structure(second)
-        species.append((second, diameter * uniform(rng, (0.75, 1.25)) if found.rescalable else diameter))
-    empty = rng.random() < ranges.empty_probability
-    coverage = log_uniform(rng, ranges.coverage)
-    distance = uniform(rng, ranges.minimum_distance_diameters) * diameter_pixels
-    disc = math.pi / 4 * diameter_pixels**2
-    count = 0 if empty else max(1, int(rng.poisson(coverage * canvas[0] * canvas[1] / disc)))
-    overlap = uniform(rng, ranges.overlap_fraction) if rng.random() < ranges.overlap_probability else 0.0
-    centres = place(rng, canvas, count, distance, layers.no_particles, 0.0, overlap)
-    kind = (rng.random(len(centres)) < 0.4) if len(species) > 1 else np.zeros(len(centres), dtype=bool)
-    for which, (index, size) in enumerate(species):
-        _add_particles(
-            particles,
-            rng,
-            library,
-            index,
-            centres[kind == which],
-            size,
-            pixel,
-            orientation_modes(rng, ranges),
-        )
+    # Potential: what is labelled, and what must not be picked
+    species = _draw_species(rng, library, ranges, first, diameter)
+    labelled = np.zeros(canvas, dtype=np.float32)
+    centres = _add_labelled(labelled, rng, library, ranges, species, layers)
     unlabelled = np.zeros(canvas, dtype=np.float32)
     if rng.random() < ranges.distractor_probability:
-        _add_distractors(unlabelled, rng, library, diameter, pixel, disc, layers.no_particles)
+        add_distractors(unlabelled, layers, rng, library, diameter)
     if rng.random() < ranges.aggregate_probability:
-        _add_aggregates(unlabelled, layers, rng, ranges, library, species[0])
-    particles *= sigma
+        add_aggregates(unlabelled, layers, rng, ranges, library, species[0])
 
-    # Imaging, with the image formation linear in the phase; MTF and envelope belong to the signal alone
+    # Contrast: linear in the phase; MTF and envelopes belong to the signal alone
     k_y, k_x = spatial_frequencies(canvas, pixel)
-    k_square = (k_x**2 + k_y**2).astype(np.float32)
-    frequency = np.sqrt(k_square)
-    signal_transfer = ctf_2d(
-        canvas,
-        pixel,
-        defocus_u_angstrom=ctf.defocus_u_angstrom,
-        defocus_v_angstrom=ctf.defocus_v_angstrom,
-        defocus_angle_degrees=ctf.defocus_angle_degrees,
-        voltage_kilovolt=voltage,
-        spherical_aberration_millimetre=optics.spherical_aberration_millimetre,
-        amplitude_contrast=optics.amplitude_contrast,
-        phase_shift_degrees=ctf.phase_shift_degrees,
-        b_factor_square_angstrom=b_factor,
-    )
-    signal_transfer *= 2 * detector.transfer(frequency)
-    if drift:
-        along = k_x * math.cos(drift_angle) + k_y * math.sin(drift_angle)
-        signal_transfer *= np.sinc(along * drift).astype(np.float32)
-    signal = scipy.fft.irfft2(scipy.fft.rfft2(particles) * signal_transfer, s=canvas)
-
-    # Losses to inelastic scattering, which an energy filter takes away: fewer electrons, more noise
+    frequency = np.sqrt(k_x**2 + k_y**2, dtype=np.float32)
+    contrast_transfer = exposure.contrast_transfer(canvas, frequency)
+    signal = _image(sigma * labelled, contrast_transfer)
     thickness = max(log_uniform(rng, ranges.ice_thickness_angstrom), diameter)
-    free_path = ranges.mean_free_path_angstrom * (voltage / 300.0) ** 0.6
-    electrons = dose * pixel**2 * math.exp(-thickness / free_path)
-    noise_transfer = detector.noise_transfer(frequency)
-    ice = _ice_spectrum(rng, canvas, k_square, thickness, pixel, sigma, dose, ranges)
-    ice *= signal_transfer
+    structure = uniform(rng, ranges.ice_structure)
+    ice = exposure.ice_spectrum(rng, canvas, frequency, thickness, structure)
+    ice *= contrast_transfer
 
     # Signal to noise, judged at the picker's scale whatever the image's own
-    contrast = uniform(rng, ranges.protein_contrast)
+    free_path = exposure.free_path_angstrom(ranges)
+    dose = exposure.dose_electrons_per_square_angstrom
+    electrons = dose * pixel**2 * math.exp(-thickness / free_path)
+    noise_transfer = exposure.detector.noise_transfer(frequency)
     band = frequency <= 0.5 * ranges.signal_to_noise_pixels_per_diameter / diameter
     shot_variance = float(np.sum(noise_transfer[band] ** 2)) / noise_transfer.size / electrons
     ice_variance = 2 * float(np.sum(np.abs(ice[band]) ** 2)) / (canvas[0] * canvas[1]) ** 2
-    inside = particles > 0.15 * sigma * diameter
+    contrast = uniform(rng, ranges.protein_contrast)
+    target = log_uniform(rng, ranges.signal_to_noise)
+    inside = labelled > 0.15 * diameter
     snr = math.nan
     if bool(inside.any()):
         snr = float(np.var(signal[inside])) * contrast**2 / (shot_variance + ice_variance)
-        target = log_uniform(rng, ranges.signal_to_noise)
         if not ranges.signal_to_noise[0] <= snr <= ranges.signal_to_noise[1]:
             contrast *= math.sqrt(target / snr)
             snr = target
 
+    # Electrons expected at the detector
     layers.phase += np.float32(sigma * contrast) * unlabelled
-    spectrum = scipy.fft.rfft2(layers.phase)
-    spectrum *= signal_transfer
-    spectrum += ice
-    other = scipy.fft.irfft2(spectrum, s=canvas)
-
-    # What the film lets through: wedge and smooth background
-    log_transmission = layers.log_transmission - np.float32(thickness / free_path)
-    angle = uniform(rng, (0.0, 2 * math.pi))
-    wedge = 0.5 * uniform(rng, ranges.ice_gradient) * thickness / free_path
-    log_transmission += (wedge * math.sin(angle)) * np.linspace(-1, 1, canvas[0], dtype=np.float32)[:, None]
-    log_transmission += (wedge * math.cos(angle)) * np.linspace(-1, 1, canvas[1], dtype=np.float32)[None, :]
-    shot_deviation = math.sqrt(float(np.mean(noise_transfer**2)) / electrons)
-    background = min(uniform(rng, ranges.background_amplitude) * shot_deviation, 0.08)
-    if background > 0:
-        length = max(2.0, log_uniform(rng, ranges.background_length_angstrom) / pixel)
-        log_transmission += np.float32(background) * smooth_field(rng, canvas, length)
-
-    phase_contrast = np.float32(contrast) * signal + other
+    phase_contrast = np.float32(contrast) * signal
+    phase_contrast += _image(layers.phase, contrast_transfer, ice)
     phase_contrast = np.float32(_SATURATION) * np.tanh(phase_contrast / np.float32(_SATURATION))
-    expected = np.exp(log_transmission)
+    background = mostly_low(rng, ranges.background_amplitude) * math.sqrt(shot_variance)
+    expected = np.exp(_log_film(rng, ranges, layers, thickness / free_path, background))
     expected *= 1 + phase_contrast
     expected *= np.float32(dose * pixel**2)
     if rng.random() < ranges.sign_inversion_probability:
         expected = np.maximum(2 * np.median(expected) - expected, 0)
 
+    # The detector; its faults are the same in both halves
     gain, bad, values = draw_faults(rng, ranges, shape)
-    parts = [expected * np.float32(0.5)] * 2 if halves else [expected]
     recorded = []
-    for part in parts:
+    for part in [expected * np.float32(0.5)] * 2 if halves else [expected]:
         image = np.ascontiguousarray(detect(rng, part, noise_transfer)[inner])
         if gain is not None:
             image *= gain
         image.reshape(-1)[bad] = values * np.float32(part.mean())
         recorded.append(image)
-    image = recorded[0] + recorded[1] if halves else recorded[0]
 
-    centres = centres - margin
     junk = np.ascontiguousarray(layers.junk[inner])
-    within = np.all((centres >= 0) & (centres <= np.asarray(shape) - 1), axis=1)
-    centres = centres[within]
-    if len(centres):
-        nearest = np.rint(centres).astype(int)
-        centres = centres[~junk[nearest[:, 0], nearest[:, 1]]]
     return Scene(
-        image=image,
+        image=recorded[0] + recorded[1] if halves else recorded[0],
         clean=np.ascontiguousarray(expected[inner]),
         even=recorded[0] if halves else None,
         odd=recorded[1] if halves else None,
-        centres_yx=centres,
+        centres_yx=_visible(centres - margin, junk),
         diameter_pixels=diameter_pixels,
         pixel_size_angstrom=pixel,
         junk=junk,
-        ctf=ctf,
-        optics=optics,
+        ctf=exposure.ctf,
+        optics=exposure.optics,
         dose_electrons_per_square_angstrom=dose,
         ice_thickness_angstrom=thickness,
         snr=snr,
@@ -299,185 +196,118 @@ def draw_scene(
     )
 
 
-def _fast(size: int) -> int:
+def _draw_scale(
+    rng: np.random.Generator,
+    library: ParticleLibrary,
+    ranges: SimulationRanges,
+    pixel_size_angstrom: float | None,
+    diameter_pixels: float | None,
+) -> tuple[int, float, float]:
+    """Return a structure's index, the diameter it gets in angstrom, and the pixel size in angstrom."""
+    wanted = None
+    if pixel_size_angstrom is not None and diameter_pixels is not None:
+        wanted = pixel_size_angstrom * diameter_pixels
+    index = library.draw(rng, wanted)
+    structure = library.structure(index)
+    rescale = uniform(rng, ranges.rescale) if structure.rescalable else 1.0
+    diameter = structure.diameter_angstrom * rescale if wanted is None else wanted
+    if pixel_size_angstrom is not None:
+        return index, diameter, pixel_size_angstrom
+    if diameter_pixels is None:
+        diameter_pixels = ranges.pixels_per_diameter * uniform(rng, ranges.diameter_error)
+    return index, diameter, diameter / diameter_pixels
+
+
+def _draw_species(
+    rng: np.random.Generator,
+    library: ParticleLibrary,
+    ranges: SimulationRanges,
+    first: int,
+    diameter_angstrom: float,
+) -> list[tuple[int, float]]:
+    """Return one or two structures with their diameters in angstrom; a user looks for both."""
+    species = [(first, diameter_angstrom)]
+    if rng.random() < ranges.second_species_probability:
+        second = library.draw(rng, diameter_angstrom)
+        species.append((second, diameter_angstrom * uniform(rng, (0.8, 1.25))))
+    return species
+
+
+def _add_labelled(
+    target: NDArray[np.float32],
+    rng: np.random.Generator,
+    library: ParticleLibrary,
+    ranges: SimulationRanges,
+    species: list[tuple[int, float]],
+    layers: Layers,
+) -> NDArray[np.float64]:
+    """Place the labelled particles; add their potential to ``target`` and return their centres (n, 2)."""
+    diameter_pixels = layers.diameter_pixels
+    empty = rng.random() < ranges.empty_probability
+    discs = layers.shape[0] * layers.shape[1] / (math.pi / 4 * diameter_pixels**2)
+    count = max(1, int(rng.poisson(log_uniform(rng, ranges.coverage) * discs)))
+    distance = uniform(rng, ranges.minimum_distance_diameters) * diameter_pixels
+    overlaps = rng.random() < ranges.overlap_probability
+    free = uniform(rng, ranges.overlap_fraction)
+    centres = place(
+        rng, layers.shape, 0 if empty else count, distance, layers.no_particles, free if overlaps else 0.0
+    )
+    kind = (rng.random(len(centres)) < 0.4).astype(int) * (len(species) - 1)
+    for which, (index, size) in enumerate(species):
+        modes = orientation_modes(rng, ranges)
+        add_particles(
+            target, rng, library, index, centres[kind == which], size, layers.pixel_size_angstrom, modes
+        )
+    return centres
+
+
+def _image(
+    phase: NDArray[np.float32],
+    contrast_transfer: NDArray[np.float32],
+    extra: NDArray[np.complex64] | None = None,
+) -> NDArray[np.float32]:
+    """Return the contrast (h, w) of a phase (h, w), plus that of a spectrum that is transferred already."""
+    spectrum = scipy.fft.rfft2(np.asarray(phase, dtype=np.float32))
+    spectrum *= contrast_transfer
+    if extra is not None:
+        spectrum += extra
+    return np.asarray(scipy.fft.irfft2(spectrum, s=phase.shape, overwrite_x=True), dtype=np.float32)
+
+
+def _log_film(
+    rng: np.random.Generator,
+    ranges: SimulationRanges,
+    layers: Layers,
+    paths: float,
+    background: float,
+) -> NDArray[np.float32]:
+    """Return the logarithm of the transmitted fraction (h, w): contaminants, ice, its wedge, background.
+
+    ``paths`` is the ice's thickness in inelastic mean free paths (an energy filter takes what is lost);
+    ``background`` the deviation of a smooth random field.
+    """
+    angle = uniform(rng, (0.0, 2 * math.pi))
+    wedge = 0.5 * mostly_low(rng, ranges.ice_gradient) * paths
+    result = layers.log_transmission - np.float32(paths)
+    height, width = layers.shape
+    result += (wedge * math.sin(angle)) * np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    result += (wedge * math.cos(angle)) * np.linspace(-1, 1, width, dtype=np.float32)[None, :]
+    length = log_uniform(rng, ranges.background_length_angstrom) / layers.pixel_size_angstrom
+    if background > 0:
+        result += np.float32(background) * smooth_field(rng, layers.shape, max(2.0, length))
+    return result
+
+
+def _visible(centres: NDArray[np.float64], junk: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return those of the centres (n, 2) that are in the image and not on junk (h, w)."""
+    centres = centres[np.all((centres >= 0) & (centres <= np.asarray(junk.shape) - 1), axis=1)]
+    nearest = np.rint(centres).astype(int)
+    return np.asarray(centres[~junk[nearest[:, 0], nearest[:, 1]]])
+
+
+def _fast_size(size: int) -> int:
     """Return the next size that is even and quick to transform."""
     result = int(scipy.fft.next_fast_len(size, real=True))
     while result % 2:
         result = int(scipy.fft.next_fast_len(result + 1, real=True))
     return result
-
-
-def _ice_spectrum(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    k_square: NDArray[np.float32],
-    thickness_angstrom: float,
-    pixel_size_angstrom: float,
-    sigma: float,
-    dose: float,
-    ranges: SimulationRanges,
-) -> NDArray[np.complex64]:
-    """Return the Fourier transform (h, w//2+1) of amorphous ice's fluctuation of phase.
-
-    Water: 0.0314 molecules per cubic angstrom, 143 V angstrom^3 each, density fluctuation at long wavelengths
-    0.08 of a gas's variance (its compressibility). In the beam the molecules wander, 1 angstrom^2 of mean
-    square displacement per electron per square angstrom (McMullan et al., Ultramicroscopy 158 (2015) 26),
-    which blurs the sum of all frames.
-    """
-    variance = (
-        0.08 * uniform(rng, ranges.ice_structure) * 0.0314 * thickness_angstrom / pixel_size_angstrom**2
-    )
-    noise = rng.standard_normal((shape[0], shape[1] // 2 + 1, 2), dtype=np.float32)
-    spectrum = noise.view(np.complex64)[..., 0]
-    blur = np.exp(np.float32(-2 * math.pi**2 * dose / 6) * k_square)
-    # A unit white image has power h * w at every frequency, half of it in the real part.
-    spectrum *= blur * np.float32(sigma * 143 * math.sqrt(variance * shape[0] * shape[1] / 2))
-    return spectrum
-
-
-def _add_particles(
-    target: NDArray[np.float32],
-    rng: np.random.Generator,
-    library: ParticleLibrary,
-    index: int,
-    centres: NDArray[np.float64],
-    diameter_angstrom: float,
-    pixel_size_angstrom: float,
-    modes: tuple[NDArray[np.float64], float] | None,
-) -> None:
-    """Add particles' projected potential (volt angstrom) to a canvas (h, w), in place."""
-    directions = draw_directions(rng, len(centres), modes)
-    angles = rng.random(len(centres)) * 2 * math.pi
-    if not len(centres):
-        return
-    if diameter_angstrom / pixel_size_angstrom > _LARGEST_CACHED:
-        _project_each(
-            target, library, index, centres, diameter_angstrom, pixel_size_angstrom, directions, angles
-        )
-    else:
-        view = np.argmax(directions @ library.directions.T, axis=1)
-        _place_views(target, library, index, view, centres, diameter_angstrom, pixel_size_angstrom, angles)
-
-
-def _project_each(
-    target: NDArray[np.float32],
-    library: ParticleLibrary,
-    index: int,
-    centres: NDArray[np.float64],
-    diameter_angstrom: float,
-    pixel_size_angstrom: float,
-    directions: NDArray[np.float64],
-    angles: NDArray[np.float64],
-) -> None:
-    """Project every particle from its blobs, each in its own orientation."""
-    structure = library.structure(index)
-    scale = diameter_angstrom / structure.diameter_angstrom
-    rotations = rotation_matrices(directions, angles)[:, :2].astype(np.float32)
-    points = np.zeros(target.shape, dtype=np.float32)
-    half = int(0.6 * BOX * diameter_angstrom / pixel_size_angstrom) + 2
-    for (y, x), rotation in zip(centres, rotations, strict=True):
-        plane = rotation @ structure.positions_angstrom.T * np.float32(scale / pixel_size_angstrom)
-        top, left = max(0, int(y) - half), max(0, int(x) - half)
-        part = points[top : int(y) + half + 1, left : int(x) + half + 1]
-        stamp = np.zeros(part.shape, dtype=np.float32)
-        splat(stamp, plane[0] + (x - left), plane[1] + (y - top), structure.weights)
-        part += stamp
-    k_y, k_x = spatial_frequencies((target.shape[0], target.shape[1]), pixel_size_angstrom)
-    sigma = math.sqrt(max((scale * structure.blob_sigma_angstrom) ** 2 - pixel_size_angstrom**2 / 6, 0.0))
-    blur = np.exp(-2 * (math.pi * sigma * k_y) ** 2) * np.exp(-2 * (math.pi * sigma * k_x) ** 2)
-    blurred = scipy.fft.irfft2(scipy.fft.rfft2(points) * blur.astype(np.float32), s=points.shape)
-    # A blob's volume grows with the cube of the scale, a pixel's area does not.
-    target += blurred * np.float32(scale**3 / pixel_size_angstrom**2)
-
-
-def _place_views(
-    target: NDArray[np.float32],
-    library: ParticleLibrary,
-    index: int,
-    view: NDArray[np.int64],
-    centres: NDArray[np.float64],
-    diameter_angstrom: float,
-    pixel_size_angstrom: float,
-    angles: NDArray[np.float64],
-) -> None:
-    """Place kept projections, each turned in the plane and shifted by a part of a pixel."""
-    size = diameter_angstrom / pixel_size_angstrom
-    level = next((level for level in LEVELS if level >= 0.95 * size), LEVELS[-1])
-    bank = library.views(index, level)
-    half = int(BOX * size / 2) + 1
-    base = np.rint(centres).astype(np.int64)
-    part = centres - base
-    cos, sin = np.cos(angles) * level / size, np.sin(angles) * level / size
-    # grid_sample counts from the box's middle in halves of its width.
-    unit = 2 / (bank.shape[-1] - 1)
-    side = 2 * half + 1
-    steps = np.arange(-half, half + 1)
-    along, down = (steps - part[:, 1:]) * unit, (steps - part[:, :1]) * unit
-    grid = np.empty((len(centres), side, side, 2), dtype=np.float32)
-    # The picture turned by an angle: look up each pixel turned back.
-    grid[..., 0] = (cos * along.T).T[:, None, :] + (sin * down.T).T[:, :, None]
-    grid[..., 1] = (cos * down.T).T[:, :, None] - (sin * along.T).T[:, None, :]
-    stamps = torch.nn.functional.grid_sample(
-        bank[torch.from_numpy(view)],
-        torch.from_numpy(grid),
-        mode="bilinear",
-        padding_mode="zeros",
-        align_corners=True,
-    )[:, 0].numpy()
-    stamps *= np.float32(diameter_angstrom)
-    height, width = target.shape
-    for (y, x), stamp in zip(base.tolist(), stamps, strict=True):
-        top, left = max(0, half - y), max(0, half - x)
-        bottom, right = min(side, height - y + half), min(side, width - x + half)
-        if top < bottom and left < right:
-            target[y - half + top : y - half + bottom, x - half + left : x - half + right] += stamp[
-                top:bottom, left:right
-            ]
-
-
-def _add_distractors(
-    phase: NDArray[np.float32],
-    rng: np.random.Generator,
-    library: ParticleLibrary,
-    diameter_angstrom: float,
-    pixel_size_angstrom: float,
-    disc: float,
-    forbidden: NDArray[np.bool_],
-) -> None:
-    """Add small unlabelled fragments: dissociated subunits, other proteins."""
-    index = library.draw(rng)
-    size = diameter_angstrom * uniform(rng, (0.2, 0.5))
-    count = int(rng.poisson(log_uniform(rng, (0.02, 0.8)) * phase.size / disc))
-    shape = (phase.shape[0], phase.shape[1])
-    centres = place(rng, shape, count, 0.5 * size / pixel_size_angstrom, forbidden, 0.0)
-    _add_particles(phase, rng, library, index, centres, size, pixel_size_angstrom, None)
-
-
-def _add_aggregates(
-    target: NDArray[np.float32],
-    layers: Layers,
-    rng: np.random.Generator,
-    ranges: SimulationRanges,
-    library: ParticleLibrary,
-    species: tuple[int, float],
-) -> None:
-    """Add clumps of the particle itself, touching and overlapping; they are junk."""
-    radius = layers.diameter_pixels / 2
-    for _ in range(int(rng.integers(1, 4))):
-        count = int(rng.integers(ranges.aggregate_particles[0], ranges.aggregate_particles[1] + 1))
-        step = layers.diameter_pixels * uniform(rng, (0.35, 0.6))
-        # Each joins a random one of those already there.
-        places = [np.asarray(layers.anywhere(rng))]
-        for _ in range(count - 1):
-            angle = uniform(rng, (0.0, 2 * math.pi))
-            parent = places[int(rng.integers(len(places)))]
-            places.append(parent + step * np.array([math.sin(angle), math.cos(angle)]))
-        centres = np.asarray(places)
-        _add_particles(
-            target, rng, library, species[0], centres, species[1], layers.pixel_size_angstrom, None
-        )
-        for centre in places:
-            part = window(layers.shape, (float(centre[0]), float(centre[1])), radius)
-            if part is not None:
-                y, x = offsets(part, (float(centre[0]), float(centre[1])))
-                layers.junk[part] |= x * x + y * y < radius**2
