@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from emflow.simulation.shapes import Structure, procedural_structure
+from emflow.simulation.shapes import SYMMETRY_ORDERS, Structure, procedural_structure
 
 # Diameters, in pixels, at which projections are kept; a scene takes the nearest that is not much coarser.
 LEVELS = (20, 28, 40)
@@ -60,7 +60,8 @@ class ParticleLibrary:
     split
         ``train`` or ``held_apart``: no procedural structure is in both.
     procedural
-        How many procedural structures.
+        How many procedural structures, seeded ``first``, ``first + 1`` and so on: two libraries of one split
+        that share no seed share no structure.
     models
         Atomic models besides (see `emflow.simulation.atoms`); a third of all draws falls on them.
     views
@@ -77,14 +78,17 @@ class ParticleLibrary:
         split: str = "train",
         *,
         procedural: int = 400,
+        first: int = 0,
         models: Sequence[Structure] = (),
         views: int = 32,
     ) -> None:
         if procedural + len(models) < 1:
             raise ValueError("a library of no structures")
-        procedural_structure(split, 0)
+        if split not in SYMMETRY_ORDERS:
+            raise ValueError(f"split {split!r} is neither of {', '.join(SYMMETRY_ORDERS)}")
         self.split = split
         self.procedural = procedural
+        self.first = first
         self.models = tuple(models)
         golden = np.arange(views) * (np.pi * (3 - np.sqrt(5)))
         height = 1 - (2 * np.arange(views) + 1) / views
@@ -102,7 +106,7 @@ class ParticleLibrary:
         if index >= self.procedural:
             return self.models[index - self.procedural]
         if index not in self._structures:
-            self._structures[index] = procedural_structure(self.split, index)
+            self._structures[index] = procedural_structure(self.split, self.first + index)
         return self._structures[index]
 
     def draw(self, rng: np.random.Generator, diameter_angstrom: float | None = None) -> int:
