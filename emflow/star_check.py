@@ -132,12 +132,13 @@ def _layout(kind: str, tables: Mapping[str, Sequence[str]], has_ctf: bool) -> li
     problems = []
     if "optics" not in tables:
         problems.append(Problem("is absent (RELION 3.0 wrote such files); see relion_convert_star", "optics"))
-    images = "rlnImageName" in labels or any(
-        label in tables.get("optics", ()) for label in OPTICS_OF_IMAGES[1:]
-    )
-    if "optics" in tables:
-        sizes = OPTICS_OF_IMAGES if kind == "particles" and images else ("rlnMicrographPixelSize",)
-        problems += _missing("optics", tables["optics"], (*OPTICS, *sizes))
+    optics = tables.get("optics", ())
+    # Extracted particles name images; picks for re-extraction keep the micrograph's pixel size instead.
+    images = kind == "particles" and ("rlnImageName" in labels or "rlnMicrographPixelSize" not in optics)
+    if optics:
+        sizes: tuple[str, ...] = OPTICS_OF_IMAGES if kind == "particles" else ()
+        sizes += () if images else ("rlnMicrographPixelSize",)
+        problems += _missing("optics", optics, (*OPTICS, *sizes))
     required = ["rlnMicrographName", "rlnOpticsGroup"]
     if kind == "particles":
         required += COORDINATES[:2] if images else COORDINATES
@@ -145,7 +146,7 @@ def _layout(kind: str, tables: Mapping[str, Sequence[str]], has_ctf: bool) -> li
     ctf = (*DEFOCUS, *CTF_QUALITY, *CTF_OF_IMAGES, "rlnCtfAstigmatism")
     if has_ctf or any(label in labels for label in ctf):
         required += DEFOCUS
-        required += CTF_OF_IMAGES if kind == "particles" and images else ()
+        required += CTF_OF_IMAGES if kind == "particles" else ()
     if any(label in labels for label in CTF_QUALITY):
         required += CTF_QUALITY
     return problems + _missing(kind, labels, required)

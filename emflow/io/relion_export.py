@@ -14,7 +14,14 @@ from emflow.io.files import write_text_if_changed
 from emflow.io.relion_tables import diameter_comment
 from emflow.io.star import Pieces, Table, star_text, write_star
 from emflow.metadata import Ctf, OpticsGroup
-from emflow.relion import COORDINATES, LINKS, SUFFIX, coordinate_path, number_optics_groups
+from emflow.relion import (
+    COORDINATES,
+    LINKS,
+    SUFFIX,
+    coordinate_path,
+    extraction_box_pixels,
+    number_optics_groups,
+)
 
 _MICROGRAPHS_PER_PIECE = 200
 
@@ -86,6 +93,12 @@ def write_relion_project(
             digests[micrograph.name] = hashlib.sha256(text.encode()).hexdigest()
     groups = number_optics_groups(micrograph.optics for micrograph in micrographs)
     optics = _optics(groups)
+    # Re-extraction asks for the size and pixel size of the particles as they are: those of the micrograph.
+    pixel_size = optics["rlnMicrographPixelSize"]
+    box = [extraction_box_pixels(diameter_angstrom, value) for value in pixel_size]
+    optics_of_particles = optics.assign(
+        rlnImagePixelSize=pixel_size, rlnImageSize=box, rlnImageDimensionality=2
+    )
     with_ctf = [micrograph for micrograph in micrographs if micrograph.ctf is not None]
     files: dict[str, Mapping[str, Table | Pieces]] = {}
     if len(with_ctf) < len(micrographs):
@@ -106,7 +119,7 @@ def write_relion_project(
         files["autopick.star"] = {"coordinate_files": listed}
         # A defocus that only some rows have would be read as 0 in the others.
         particles = _particles(picked, groups, with_ctf=len(with_ctf) == len(micrographs))
-        files["particles.star"] = {"optics": optics, "particles": particles}
+        files["particles.star"] = {"optics": optics_of_particles, "particles": particles}
     for name, tables in files.items():
         comments = (
             [diameter_comment(diameter_angstrom)] if name in ("autopick.star", "particles.star") else []
@@ -152,7 +165,6 @@ def _optics(groups: Mapping[OpticsGroup, tuple[int, str]]) -> pd.DataFrame:
             "rlnOpticsGroupName": [name for _, name in groups.values()],
             "rlnOpticsGroup": [number for number, _ in groups.values()],
             "rlnMicrographPixelSize": [float(group.pixel_size_angstrom) for group in groups],
-            "rlnMicrographOriginalPixelSize": [float(group.pixel_size_angstrom) for group in groups],
             "rlnVoltage": [float(group.voltage_kilovolt) for group in groups],
             "rlnSphericalAberration": [float(group.spherical_aberration_millimetre) for group in groups],
             "rlnAmplitudeContrast": [float(group.amplitude_contrast) for group in groups],
@@ -198,7 +210,10 @@ def _particles(
 ) -> Pieces:
     # Quality columns must be in every piece or in none, hence all CTFs at once.
     ctf = _ctf_columns(micrographs) if with_ctf else {}
-    ctf.pop("rlnCtfAstigmatism", None)
+    if ctf:
+        del ctf["rlnCtfAstigmatism"]
+        # What RELION's own extraction writes beside the defocus, with the values that change nothing.
+        ctf["rlnCtfBfactor"], ctf["rlnCtfScalefactor"] = np.zeros(len(micrographs)), np.ones(len(micrographs))
     columns = tuple(micrographs[0].coordinates().columns)
 
     def pieces() -> Iterator[pd.DataFrame]:

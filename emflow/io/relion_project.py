@@ -261,8 +261,11 @@ class _Checker:
     def _agree(self, every: RelionStar, star: RelionStar) -> None:
         """Refuse micrographs, optics and CTFs that differ from those in the table of all micrographs."""
         table = star.main_table()
-        if star.optics and star.optics != every.optics:
-            self._report.add(star.path, Problem(f"differs from that of {every.path.name}", "optics"))
+        for group, values in star.optics.items():
+            for label, value in every.optics.get(group, {}).items():
+                if values.get(label, value) != value:
+                    message = f"{values[label]} for group {group}, and {value} in {every.path.name}"
+                    self._report.add(star.path, Problem(message, "optics", label))
         for name in star.names:
             if name not in every.names:
                 message = f"{name} is not in {every.path.name}; RELION leaves it out without a word"
@@ -284,7 +287,7 @@ class _Checker:
         for name in sorted(listed.keys() | theirs.keys()):
             if listed.get(name) != theirs.get(name):
                 there, here = (sums.get(name, (0,))[0] for sums in (listed, theirs))
-                message = f"{here} picks of {name}, and {there} in its coordinate file, or others"
+                message = f"the {here} picks of {name} are not the {there} of its coordinate file"
                 self._report.add(particles.path, Problem(message, "particles"))
 
 

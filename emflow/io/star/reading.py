@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import starfile
+from starfile.parser import StarParser
 
 from emflow.errors import SettingError
 from emflow.io.star.writing import VERSION, Table
@@ -18,6 +18,15 @@ _TEXT_LABEL = re.compile(
 )
 # Where starfile would take an apostrophe for a quote, or what follows a '#' for a comment.
 _MISREAD = re.compile(rb"^[ \t]*(?![ \t#_])[^\n]*?(?:\S'\S|#)", re.MULTILINE)
+
+
+class _Parser(StarParser):  # type: ignore[misc]
+    """starfile's parser, which takes the comment above the next table for a row of an empty loop."""
+
+    @property
+    def current_line(self) -> str:
+        line: str = super().current_line
+        return "" if line.startswith("#") else line
 
 
 def read_star(path: Path) -> dict[str, Table]:
@@ -46,11 +55,8 @@ def read_star(path: Path) -> dict[str, Table]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of columns that mix numbers and text: those stay text
-            tables = starfile.read(
-                path,
-                always_dict=True,
-                parse_as_string=[label.decode() for label in _TEXT_LABEL.findall(data)],
-            )
+            labels = [label.decode() for label in _TEXT_LABEL.findall(data)]
+            tables = _Parser(path, parse_as_string=labels).data_blocks
     except Exception as error:  # starfile raises whatever its parts raise
         raise SettingError(f"{path}: not a STAR file that can be read: {_one_line(error)}") from error
     return {name: {} if table is None else table for name, table in tables.items()}
@@ -144,7 +150,7 @@ def _pieces(
                 problems.append(Problem("no blank line after the table's last row", table.name, line=number))
                 is_open = False
         elif line.startswith("data_"):
-            if table.line:
+            if table.line and (table.rows or not table.first_row):
                 yield replace(table, labels=tuple(labels))
             table, labels = TextTable(line[5:], number, False, (), [], []), []
             if not version:
