@@ -168,6 +168,8 @@ def _read_micrographs(star: RelionStar, piece: TextTable, columns: Columns) -> I
 
 def _note_constants(star: RelionStar, columns: Columns) -> None:
     names = columns.get("rlnMicrographName", ())
+    if not names:
+        return
     blank = ("",) * len(names)
     columns_of = [columns.get(label, blank) for label in ("rlnOpticsGroup", *_CTF)]
     for name, *constants in dict.fromkeys(zip(names, *columns_of, strict=True)):
