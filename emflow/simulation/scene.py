@@ -227,7 +227,7 @@ def _draw_species(
 ) -> list[tuple[int, float]]:
     """Return one or two structures with their diameters in angstrom; a user looks for both."""
     species = [(first, diameter_angstrom)]
-    if rng.random() < ranges.second_species_probability:
+    if rng.random() < ranges.second_species_probability and len(library) > 1:
         second = library.draw(rng, diameter_angstrom)
         species.append((second, diameter_angstrom * uniform(rng, (0.8, 1.25))))
     return species
