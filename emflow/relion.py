@@ -23,6 +23,8 @@ BOX_PER_DIAMETER = 1.5
 _UNSAFE = re.compile(r"[^A-Za-z0-9._/+=-]")
 # RELION cuts a leading Type/jobNNN/ off a name when it looks for the coordinates.
 _JOB = re.compile(r"(?:^|(?<=/))job(?=\d+/)")
+# a.tif becomes a.tif.mrc, so a file of that name must become something else.
+_TWO_SUFFIXES = re.compile(r"\.(?:tiff?|mrcs?|map)\.mrc$", re.IGNORECASE)
 
 
 def relion_micrograph_name(name: str) -> str:
@@ -41,7 +43,7 @@ def relion_micrograph_name(name: str) -> str:
         the result unique.
     """
     safe = _JOB.sub("job-", _UNSAFE.sub("_", name))
-    if safe != name:
+    if safe != name or _TWO_SUFFIXES.search(name):
         stem, dot, suffix = safe.rpartition(".")
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         safe = f"{stem}_{digest}{dot}{suffix}" if dot and "/" not in suffix else f"{safe}_{digest}"

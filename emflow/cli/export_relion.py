@@ -1,6 +1,7 @@
 """Write a session as RELION reads it, and judge how many micrographs were lost."""
 
 import hashlib
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -63,7 +64,7 @@ def export_relion(
     """
     if threshold != "auto" and not 0 <= threshold <= 1:
         raise SettingError(f"--threshold {threshold}: expected auto or a number from 0 to 1")
-    if not diameter_angstrom > 0:
+    if not 0 < diameter_angstrom < math.inf:
         raise SettingError(f"--diameter-angstrom {diameter_angstrom}: expected a length above 0")
     chosen = _choose(batches)
     good = {name: entry for name, entry in chosen.items() if entry[1].status == OK}
@@ -133,22 +134,11 @@ def _choose(batches: list[Path]) -> Chosen:
                 raise SettingError(
                     f"{batch}: {row.name} is not in micrographs.tsv beside it; run the batch again"
                 )
-            # An older row moves to the end, where its name would sort anyhow.
             chosen[row.name] = (number, row, images[row.name])
-    taken: dict[str, str] = {}
-    for name in sorted(chosen):
-        number, row, image = chosen[name]
-        if row.status != OK:
-            continue
-        link = relion_micrograph_name(name)
-        reason = ""
-        if not Path(image.path).is_file():
+    for name, (number, row, image) in chosen.items():
+        if row.status == OK and not Path(image.path).is_file():
             reason = f"{image.path} vanished after it was picked"
-        elif link in taken:
-            reason = f"RELION would know it as {link}, as it does {taken[link]}; rename one of them"
-        if reason:
             chosen[name] = (number, replace(row, status=FAILED, reason=reason), image)
-        taken.setdefault(link, name)
     return dict(sorted(chosen.items()))
 
 
