@@ -22,7 +22,10 @@ lint: .venv/installed
 	ruff format --check .
 	mypy
 	snakefmt --check Snakefile workflow
-	snakemake --lint
+	rm -rf build/lint
+	emflow simulate --output build/lint --micrographs 1 --shape 256 256 --pixel-size 4
+	emflow init build/lint/session --micrographs build/lint/micrographs.star --diameter 150
+	snakemake --lint --directory build/lint/session
 
 bench: .venv/installed
 	python benchmarks/spa_throughput.py
