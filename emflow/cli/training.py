@@ -15,8 +15,9 @@ import torch
 from emflow.cli.progress import say
 from emflow.devices import choose_device
 from emflow.errors import SettingError
+from emflow.io.atomic_models import read_atomic_models
 from emflow.io.checkpoint import load_checkpoint, save_checkpoint
-from emflow.io.files import write_text
+from emflow.io.files import sha256, write_text
 from emflow.io.model import load_model
 from emflow.networks import UNet, build
 from emflow.simulation import ParticleLibrary
@@ -111,7 +112,7 @@ def library_of(models: Path | None) -> tuple[ParticleLibrary, dict[str, Any]]:
     """Return the training library, with the atomic models of a folder, and what to say of it in the card."""
     if models is None:
         return ParticleLibrary("train"), {"data": "simulated, procedural shapes alone"}
-    structures = read_atomic_models(models)
-    files = {structure.name: sha256(path) for structure, path in structures}
-    library = ParticleLibrary("train", models=structures)
+    found = read_atomic_models(models)
+    files = {structure.name: sha256(path) for structure, path in found}
+    library = ParticleLibrary("train", models=[structure for structure, _ in found])
     return library, {"data": "simulated, procedural shapes and atomic models", "atomic_models": files}
