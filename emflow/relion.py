@@ -24,7 +24,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._/+=-]")
 # RELION cuts a leading Type/jobNNN/ off a name when it looks for the coordinates.
 _JOB = re.compile(r"(?:^|(?<=/))job(?=\d+/)")
 # a.tif becomes a.tif.mrc, so a file of that name must become something else.
-_TWO_SUFFIXES = re.compile(r"\.(?:tiff?|mrcs?|map)\.mrc$", re.IGNORECASE)
+_TWO_SUFFIXES = re.compile(r"\.(?:tiff?|mrc)\.mrc$", re.IGNORECASE)
 
 
 def relion_micrograph_name(name: str) -> str:

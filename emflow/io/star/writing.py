@@ -121,6 +121,8 @@ def _cell(value: Any) -> str:
         return f"{round(float(value), 6) + 0.0:.6f}"
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is neither number nor text")
+    if value.lower() in ("nan", "<na>"):  # what other libraries write for a missing value
+        raise ValueError(f"{value!r} stands for no value")
     if any(not character.isprintable() for character in value):
         raise ValueError(f"{value!r} holds a character that no STAR file can")
     if value and not re.search(r"""[\s"'#]|^_|^data_|^loop_$""", value):
