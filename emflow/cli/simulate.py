@@ -84,7 +84,8 @@ def simulate(
     halves
         Write two exposures of half the dose as well (even/, odd/), whose sum the micrograph is.
     data_type
-        Of the micrographs; int8 holds them in units of a twentieth of their deviation, to save space.
+        Of the micrographs. To save space, float16 holds them in units of their deviation from their mean,
+        int8 in twentieths of it; float32 holds the detector's counts.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SettingError(f"--output {output} is there already; choose another folder, or remove it")
@@ -254,9 +255,11 @@ def _one_microscope(ranges: SimulationRanges, exposure: Exposure) -> SimulationR
     )
 
 
-def _typed(image: NDArray[np.float32], data_type: str) -> NDArray[np.generic]:
+def _typed(image: NDArray[np.float32], data_type: str) -> NDArray[np.float32 | np.float16 | np.int8]:
     """Return the image in the type it is to be stored in."""
-    if data_type == "int8":
-        scaled = (image - image.mean()) / image.std() * 20
-        return np.clip(np.rint(scaled), -127, 127).astype(np.int8)
-    return np.asarray(image, dtype=data_type)
+    if data_type == "float32":
+        return image
+    scaled = (image - image.mean()) / image.std()
+    if data_type == "float16":
+        return np.asarray(scaled, dtype=np.float16)
+    return np.asarray(np.clip(np.rint(20 * scaled), -127, 127), dtype=np.int8)
