@@ -16,6 +16,8 @@ COORDINATES = "AutoPick"
 """Folder of the RELION project with a coordinate file per micrograph, where an AutoPick job puts them."""
 SUFFIX = "_autopick.star"
 """What RELION 3.1 is told to append to a micrograph's name to find its coordinates."""
+COORDINATES_LIST = f"{COORDINATES}/coords_suffix{SUFFIX}"
+"""What RELION 3.1's Extract job is pointed at: its name holds folder and suffix, its text the micrographs."""
 BOX_PER_DIAMETER = 1.5
 """Side of the extraction box in particle diameters: room for what the CTF delocalises and for alignment."""
 
@@ -72,9 +74,10 @@ def box_inside(
     height: int | NDArray[np.integer],
     width: int | NDArray[np.integer],
 ) -> NDArray[np.bool_]:
-    """Tell which boxes lie in the micrograph whole: RELION drops the others without a word.
+    """Tell which boxes lie in the micrograph whole: RELION fills up the others with streaks.
 
-    RELION cuts ``[x - box/2, x + box/2)`` (src/preprocessing.cpp). ``x`` and ``y`` have shape (n,);
+    RELION cuts ``[x - box/2, x + box/2)``, repeats the nearest pixel where that leaves the micrograph, and
+    stops where no pixel is inside (src/preprocessing.cpp). ``x`` and ``y`` have shape (n,);
     the sizes are one number or of that shape.
     """
     half = box_pixels // 2

@@ -1,8 +1,8 @@
 """Rules for RELION's single-particle STAR tables: what RELION rejects, and what it misreads in silence.
 
 RELION 3.1 turns "nan" and text in a numeric column into 0, ignores a label it does not know, takes a
-missing defocus or amplitude contrast for 0 and drops boxes that overhang, each time with return code 0. So
-each of these is refused here, as well as what RELION refuses itself.
+missing defocus or amplitude contrast for 0 and fills up boxes that overhang with streaks, each time with
+return code 0. So each of these is refused here, as well as what RELION refuses itself.
 """
 
 import difflib

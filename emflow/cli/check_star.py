@@ -11,9 +11,9 @@ from emflow.io.relion_project import check_star_paths
 def check_star(*paths: Path, diameter_angstrom: float | None = None) -> None:
     """Check STAR files and whole exports for what RELION rejects or silently misreads.
 
-    RELION turns a number that it cannot read into 0, ignores labels that it does not know and drops picks
-    outside the micrograph, with return code 0. Each problem is one line on standard output that names file,
-    table, column and row; the exit status is then 1.
+    RELION turns a number that it cannot read into 0, ignores labels that it does not know and passes over
+    missing coordinate files, each time with return code 0. Each problem is one line on standard output that
+    names file, table, column and row; the exit status is then 1.
 
     Parameters
     ----------

@@ -43,8 +43,8 @@ def export_relion(
 ) -> None:
     """Write links, micrographs, coordinates and particles of a session as a RELION project.
 
-    Picks whose box of 1.5 particle diameters overhangs the micrograph are left out, as RELION would drop
-    them without a word. What is written is checked as emflow check-star does.
+    Picks whose box of 1.5 particle diameters overhangs the micrograph are left out, as RELION would fill
+    up the box with streaks. What is written is checked as emflow check-star does.
 
     Parameters
     ----------

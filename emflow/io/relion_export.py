@@ -16,6 +16,7 @@ from emflow.io.star import Pieces, Table, star_text, write_star
 from emflow.metadata import Ctf, OpticsGroup
 from emflow.relion import (
     COORDINATES,
+    COORDINATES_LIST,
     LINKS,
     SUFFIX,
     coordinate_path,
@@ -116,6 +117,7 @@ def write_relion_project(
         names = [micrograph.name for micrograph in picked]
         paths = [coordinate_path(name) for name in names]
         listed = pd.DataFrame({"rlnMicrographName": names, "rlnMicrographCoordinates": paths})
+        write_text_if_changed(folder / COORDINATES_LIST, f"{next(reversed(files))}\n")
         files["autopick.star"] = {"coordinate_files": listed}
         # A defocus that only some rows have would be read as 0 in the others.
         particles = _particles(picked, groups, with_ctf=len(with_ctf) == len(micrographs))
@@ -129,7 +131,10 @@ def write_relion_project(
         if name not in files:
             (folder / name).unlink(missing_ok=True)
     _remove_strays(folder / LINKS, {folder / micrograph.name for micrograph in micrographs}, "*.mrc")
-    _remove_strays(folder / COORDINATES, {folder / coordinate_path(name) for name in digests}, f"*{SUFFIX}")
+    kept = {folder / coordinate_path(name) for name in digests}
+    _remove_strays(
+        folder / COORDINATES, kept | ({folder / COORDINATES_LIST} if picked else set()), f"*{SUFFIX}"
+    )
     return digests
 
 

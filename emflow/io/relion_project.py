@@ -14,7 +14,14 @@ import numpy as np
 from emflow.errors import BadInputError, SettingError
 from emflow.io.mrc import read_mrc_header
 from emflow.io.relion_tables import Positions, RelionStar, read_relion_star, stated_diameter
-from emflow.relion import COORDINATES, SUFFIX, box_inside, coordinate_path, extraction_box_pixels
+from emflow.relion import (
+    COORDINATES,
+    COORDINATES_LIST,
+    SUFFIX,
+    box_inside,
+    coordinate_path,
+    extraction_box_pixels,
+)
 from emflow.star_check import Problem
 
 _PER_COLUMN = 10  # problems of one column of one file that are told one by one
@@ -98,7 +105,7 @@ class _Checker:
             self._agree(every, star)
             self._check_micrographs(star, folder)
         sums = self._check_coordinate_files(listed, folder, every) if listed else {}
-        known = set(listed.coordinate_files.values()) if listed else set()
+        known = {*listed.coordinate_files.values(), COORDINATES_LIST} if listed else set()
         for path in sorted((folder / COORDINATES).rglob(f"*{SUFFIX}")):
             # RELION 3.1 goes by the files, RELION 4 and 5 by the list: both must mean the same.
             if path.relative_to(folder).as_posix() not in known:
@@ -227,8 +234,8 @@ class _Checker:
         for row in np.flatnonzero(judged & ~(inside & whole)).tolist():
             where = f"x {picks.x[row]:g}, y {picks.y[row]:g} of {names[picks.micrograph[row]]}"
             size = f"{width[row]} x {height[row]} pixels"
-            what = f"the box of {box[row]} pixels overhangs" if inside[row] else "outside"
-            message = f"{where} ({size}): {what}; RELION drops it without a word"
+            what = f"the box of {box[row]} pixels overhangs, RELION fills it up with streaks"
+            message = f"{where} ({size}): {what if inside[row] else 'the centre is outside'}"
             self._report.add(star.path, Problem(message, star.main_table(), "rlnCoordinateX", row + 1))
 
     def _check_images(self, star: RelionStar) -> None:

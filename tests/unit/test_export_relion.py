@@ -61,6 +61,7 @@ def test_what_relion_is_given(tmp_path):
     ]
     listed = read_star(project / "autopick.star")["coordinate_files"]
     assert listed.to_numpy().tolist() == [["Micrographs/g/a.mrc", "AutoPick/Micrographs/g/a_autopick.star"]]
+    assert (project / "AutoPick/coords_suffix_autopick.star").read_text() == "micrographs_ctf.star\n"
     particles = read_star(project / "particles.star")
     assert particles["particles"]["rlnMicrographName"].tolist() == ["Micrographs/g/a.mrc"] * 3
     assert particles["particles"]["rlnDefocusU"].tolist() == [12000.0] * 3
@@ -88,7 +89,7 @@ def test_the_files_do_not_depend_on_the_batches(tmp_path):
         {k: v for k, v in bytes_of(f).items() if k.endswith(".star")} for f in (one, six)
     )
     assert files_of_one == files_of_six
-    assert len(files_of_one) == 6 + 3
+    assert len(files_of_one) == 6 + 4
 
 
 def test_a_second_export_changes_nothing(tmp_path):
