@@ -1,4 +1,20 @@
-"""A physical simulator of cryo-EM micrographs with known truth: what trains and tests emflow's models."""
+"""A physical simulator of cryo-EM micrographs with known truth: what trains and tests emflow's models.
+
+`draw_scene` makes one micrograph from a seed, in this order:
+
+1. ``ranges``: what is drawn at random, and from where (`SimulationRanges`).
+2. ``shapes``, ``atoms``, ``library``: particles as blobs of potential in excess of ice, procedural (in two
+   splits that share no shape) or from atomic models, and their projections.
+3. ``placement``, ``particles``: where they lie and how they are turned; fragments and aggregates.
+4. ``contaminants``: crystals, ethane, carbon, foil, beads, cracks, beam edge, each with its junk mask.
+5. ``microscope``: CTF, envelope, drift, amorphous ice.
+6. ``detector``: Poisson electrons, MTF, DQE, gain errors, bad pixels.
+
+Image formation is that of a weak phase object: contrast is linear in the projected potential and saturates
+smoothly where it is strong, so crystals, foil and beads are likenesses rather than physics. All particles of
+a micrograph are at one height; damage is one envelope for all frames; there is no energy spread beyond the
+B factor, no beam tilt and no crystalline ice film.
+"""
 
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.ranges import SimulationRanges

@@ -73,7 +73,9 @@ class SimulationRanges:
     rescale: Range = (0.8, 1.25)  # of a procedural shape's own size, a scene
     signal_to_noise: Range = (0.03, 3.0)  # variances; physics decides, and what falls outside is drawn anew
     signal_to_noise_pixels_per_diameter: float = 24.0
-    protein_contrast: Range = (0.7, 1.1)  # of the nominal potential: solvent, damage, disorder
+    # Of the nominal potential: damage, motion, disorder. Real particles of known mass look about half as dark
+    # as their superposed free atoms say.
+    protein_contrast: Range = (0.5, 1.1)
     coverage: Range = (0.02, 0.6)  # logarithmic; of the area, by discs of the particle's diameter
     minimum_distance_diameters: Range = (0.7, 1.3)
     overlap_probability: float = 0.3
