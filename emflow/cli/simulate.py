@@ -21,6 +21,7 @@ from emflow.io.mrc import write_mrc
 from emflow.io.star import write_star
 from emflow.simulation import ParticleLibrary, SimulationRanges, draw_scene
 from emflow.simulation.microscope import Exposure
+from emflow.simulation.ranges import uniform
 
 README = """\
 SIMULATED micrographs: nothing here was recorded by a microscope.
@@ -98,6 +99,9 @@ def simulate(
     if dose is not None:
         ranges = replace(ranges, dose_electrons_per_square_angstrom=(dose, dose))
     ranges = _one_microscope(ranges, Exposure.draw(rng, ranges, pixel_size))
+    # A set is as visible as its physics make it, and alike in all its micrographs.
+    contrast = uniform(rng, ranges.protein_contrast)
+    ranges = replace(ranges, protein_contrast=(contrast, contrast), signal_to_noise=(1e-9, 1e9))
     if one_particle:
         ranges = replace(ranges, second_species_probability=0.0, rescale=(1.0, 1.0))
 

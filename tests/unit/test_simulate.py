@@ -63,7 +63,9 @@ def test_a_set_is_whole_and_the_same_every_time(tmp_path: Path) -> None:
     assert truths > 0
     rows = (tmp_path / "a" / "scenes.tsv").read_text().splitlines()
     assert len(rows) == 4
-    assert len({row.split("\t")[2] for row in rows[1:]}) == 1  # one particle in all
+    # One particle in all, of one contrast: visibility is physics' alone.
+    assert len({row.split("\t")[2] for row in rows[1:]}) == 1
+    assert len({row.split("\t")[9] for row in rows[1:]}) == 1
 
 
 def test_micrographs_differ_by_seed(tmp_path: Path) -> None:
