@@ -188,18 +188,23 @@ def check_values(
         The numeric columns, shape (n,); empty when a row has a wrong length. A bad value is NaN.
     """
     width = len(labels)
-    problems = [
-        Problem(f"{len(row)} values for {width} columns", table, "", first_row + place + 1, lines[place])
-        for place, row in enumerate(rows)
-        if len(row) != width
-    ]
+    problems = (
+        []
+        if {*map(len, rows)} == {width}
+        else [
+            Problem(f"{len(row)} values for {width} columns", table, "", first_row + place + 1, lines[place])
+            for place, row in enumerate(rows)
+            if len(row) != width
+        ]
+    )
     if problems or not rows:
         return problems, {}
     numbers = {}
     for label, texts in zip(labels, zip(*rows, strict=True), strict=True):
         kind = KIND.get(label, TEXT)
         if kind == TEXT:
-            bad = [place for place, text in enumerate(texts) if not text or text.isspace()]
+            blank = not all(map(str.strip, texts))
+            bad = [place for place, text in enumerate(texts) if not text.strip()] if blank else []
         else:
             values = _numbers(texts, kind)
             numbers[label] = values

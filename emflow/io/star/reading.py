@@ -17,7 +17,7 @@ _TEXT_LABEL = re.compile(
     rb"^\s*_(\S*(?:Name|File|Coordinates|Metadata|Image|Spectrum|Label))(?:\s|$)", re.MULTILINE
 )
 # Where starfile would take an apostrophe for a quote, or what follows a '#' for a comment.
-_MISREAD = re.compile(rb"^[ \t]*(?![ \t#_])[^\n]*?(?:\S'\S|#)", re.MULTILINE)
+_MISREAD = re.compile(rb"\S'\S|^[ \t]*[^\s#_][^#\n]*#", re.MULTILINE)
 
 
 class _Parser(StarParser):  # type: ignore[misc]
@@ -139,6 +139,16 @@ def _pieces(
     labels: list[str] = []
     number, raw, version, is_open, carriage_returns = 0, "\n", False, False, 0
     for number, raw in enumerate(stream, 1):
+        if is_open and '"' not in raw and "'" not in raw and "\r" not in raw:
+            # One row after another, which is nearly all of a long file: as few steps as can be.
+            row = raw.split()
+            if row and row[0][0] not in "#dl":
+                table.rows.append(row)
+                table.lines.append(number)
+                if len(table.rows) == rows_per_piece:
+                    yield replace(table, labels=tuple(labels))
+                    table = replace(table, rows=[], lines=[], first_row=table.first_row + len(table.rows))
+                continue
         line = raw.strip()
         if raw[-2:] == "\r\n":
             carriage_returns += 1

@@ -88,7 +88,7 @@ def _text(tables: Mapping[str, Table | Pieces], comments: Sequence[str]) -> Iter
 def _cells(column: pd.Series, table: str, label: str, first_row: int) -> list[str]:
     """Format a column; a fixed number of digits, so that no library's rounding shows in the file."""
     if column.dtype.kind in "iub" and not column.isna().any():
-        return [str(int(value)) for value in column.tolist()]
+        return [str(int(value)) for value in column.tolist()]  # a flag is written as 0 or 1
     if column.dtype.kind == "f":
         finite = np.isfinite(column.to_numpy())
         if not finite.all():
@@ -97,7 +97,11 @@ def _cells(column: pd.Series, table: str, label: str, first_row: int) -> list[st
                 f"data_{table} {label} row {first_row + row + 1}: {column.iloc[row]} is no number"
             )
         # Adding zero turns -0.0 into 0.0, which RELION would print as well.
-        return [f"{value:.6f}" for value in (column.to_numpy().round(6) + 0.0).tolist()]
+        values = (column.to_numpy().round(6) + 0.0).tolist()
+        if len(set(values[:100])) > 50:
+            return [f"{value:.6f}" for value in values]
+        written = {value: f"{value:.6f}" for value in set(values)}  # a micrograph's CTF in each of its rows
+        return [written[value] for value in values]
     quoted: dict[Any, str] = {}
     cells = []
     for row, value in enumerate(column.tolist(), first_row + 1):
