@@ -1,0 +1,180 @@
+"""What runs, and what runs again: job counts of dry runs over a finished session."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow.conftest import command, planned, write_micrograph
+
+from emflow.config import SESSION_COLUMNS, Config
+from emflow.io.inputs import InputRow, _write_inputs
+from emflow.io.settings import read_sessions, write_sessions
+
+BATCHES = 3
+ALL = {
+    "import_micrographs": BATCHES,
+    "build_tiles": BATCHES,
+    "denoise": BATCHES,
+    "pick": BATCHES,
+    "export_relion": 1,
+    "summarise": 1,
+}
+AFTER_IMPORT = {rule: count for rule, count in ALL.items() if rule != "import_micrographs"}
+PICK_ON = {"pick": BATCHES, "export_relion": 1, "summarise": 1}
+DENOISE_ON = {"denoise": BATCHES, "summarise": 1}
+EXPORT_ON = {"export_relion": 1, "summarise": 1}
+
+# A new value of every key, and what must run again for it. A key that is not here fails the test below.
+CONFIG_CHANGES = {
+    "device": ("cpu", {}),
+    "batches.size": (50, {}),
+    "tiles.pixel_size_angstrom": (5.0, AFTER_IMPORT),
+    "tiles.outlier_sigmas": (9.0, AFTER_IMPORT),
+    "tiles.background_sigma_angstrom": (500.0, AFTER_IMPORT),
+    "denoise.enabled": (False, {"summarise": 1}),
+    "denoise.model": ("MODEL:denoiser", DENOISE_ON),
+    "pick.model": ("MODEL:picker", PICK_ON),
+    "pick.image": ("denoised", PICK_ON),
+    "pick.minimum_distance_diameters": (0.8, PICK_ON),
+    "pick.floor": (0.1, PICK_ON),
+    "export.threshold": (0.3, EXPORT_ON),
+    "export.max_failed_fraction": (0.2, EXPORT_ON),
+    "summarise.overlays": (3, {"summarise": 1}),
+}
+SESSION_CHANGES = {
+    "session": ("renamed", None),  # another session: it lists no file, and the run is refused
+    "micrographs": ("*/elsewhere/*.mrc", {}),  # what counts are the files that are listed
+    "pixel_size_angstrom": (4.1, ALL),
+    "voltage_kilovolt": (200.0, ALL),
+    "spherical_aberration_millimetre": (2.0, ALL),
+    "amplitude_contrast": (0.07, ALL),
+    "diameter_angstrom": (130.0, PICK_ON),
+    "header_pixel_size_angstrom": (4.0, ALL),
+}
+
+
+def keys(section: type) -> list[str]:
+    names = []
+    for name, field in section.model_fields.items():
+        inner = getattr(field.annotation, "model_fields", None)
+        names += [f"{name}.{key}" for key in inner] if inner else [name]
+    return names
+
+
+def test_every_key_is_tried():
+    assert sorted(CONFIG_CHANGES) == sorted(keys(Config))
+    assert sorted(SESSION_CHANGES) == sorted(SESSION_COLUMNS)
+
+
+def test_from_nothing_everything_runs(micrographs, tmp_path):
+    from workflow.conftest import init
+
+    session = init(tmp_path, f"{micrographs}/*/*.mrc", "--batch-size", "2")
+    assert planned(session) == ALL
+
+
+def test_nothing_runs_twice(finished):
+    assert planned(finished) == {}
+
+
+@pytest.mark.parametrize("key", CONFIG_CHANGES)
+def test_a_changed_setting_runs_its_own_stages_again(session, key, tmp_path):
+    value, expected = CONFIG_CHANGES[key]
+    if str(value).startswith("MODEL:"):
+        value = other_model(value.removeprefix("MODEL:"), tmp_path / "model")
+    path = session / "config/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    section, _, name = key.rpartition(".")
+    target = config[section] if section else config
+    assert target[name] != value
+    target[name] = value
+    path.write_text(yaml.safe_dump(config))
+    assert planned(session) == expected
+
+
+def other_model(name: str, folder: Path) -> str:
+    """Make a model that differs from the shipped one in its weights alone."""
+    import torch
+
+    from emflow.io.model import load_model, save_model
+    from emflow.resources import model_folder
+
+    network, card = load_model(model_folder(name), {"picker": "pick", "denoiser": "denoise"}[name])
+    with torch.no_grad():
+        next(network.parameters()).mul_(1.01)
+    save_model(folder, network, card)
+    return str(folder)
+
+
+@pytest.mark.parametrize("column", SESSION_CHANGES)
+def test_a_changed_acquisition_runs_its_own_stages_again(session, column):
+    value, expected = SESSION_CHANGES[column]
+    path = session / "config/sessions.tsv"
+    (row,) = read_sessions(path)
+    assert getattr(row, column) != value
+    write_sessions(path, [row.model_copy(update={column: value})])
+    if expected is None:
+        assert "lists no file of session" in command(session, "snakemake", "-n", expect=2).stderr
+    else:
+        assert planned(session) == expected
+
+
+def test_new_files_run_their_batch_alone(session, micrographs, tmp_path, edit):
+    """Three more micrographs: their batches, the session's export and its summary."""
+    data = tmp_path / "data"
+    for path in sorted(micrographs.rglob("*.mrc")):
+        target = data / path.relative_to(micrographs)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, target)
+    edit(session / "config/sessions.tsv", str(micrographs), str(data))
+    edit(session / "inputs.tsv", str(micrographs), str(data))
+    before = (session / "inputs.tsv").read_text()
+    for number in range(3):
+        write_micrograph(data / "grid0" / f"new{number}.mrc", seed=100 + number)
+    told = command(session, "snakemake", "-n").stderr
+    assert "3 files are new" in told
+    edit(session / "config/config.yaml", "size: 2", "size: 3")
+    command(session, "emflow", "scan")
+    after = (session / "inputs.tsv").read_text()
+    assert after.startswith(before)
+    assert after.count("batch00004") == 3
+    # The paths of the old batches were edited above: they would run again; the new one is what counts.
+    jobs = planned(session, "--rerun-triggers", "mtime")
+    assert jobs == {
+        "import_micrographs": 1,
+        "build_tiles": 1,
+        "denoise": 1,
+        "pick": 1,
+        "export_relion": 1,
+        "summarise": 1,
+    }
+
+
+def test_a_changed_file_supersedes_its_old_version(session, micrographs, tmp_path, edit):
+    data = tmp_path / "data"
+    for path in sorted(micrographs.rglob("*.mrc")):
+        write_micrograph(data / path.relative_to(micrographs), seed=7)
+    edit(session / "config/sessions.tsv", str(micrographs), str(data))
+    told = command(session, "emflow", "scan").stderr
+    assert "6 of them are newer versions" in told
+
+
+def test_twenty_thousand_micrographs_are_planned_in_ten_seconds(finished, tmp_path):
+    folder = tmp_path / "large"
+    (folder / "config").mkdir(parents=True)
+    for name in ("Snakefile", "config/config.yaml", "config/sessions.tsv"):
+        (folder / name).write_text((finished / name).read_text())
+    rows = [
+        InputRow(
+            "my_session", f"batch{n // 200 + 1:05d}", f"m{n:05d}.mrc", f"/data/m{n:05d}.mrc", 1, n, 4096, 4096
+        )
+        for n in range(20_000)
+    ]
+    _write_inputs(folder / "inputs.tsv", rows)
+    start = time.monotonic()
+    jobs = planned(folder, "--quiet", "rules")
+    seconds = time.monotonic() - start
+    assert jobs == {**dict.fromkeys(list(ALL)[:4], 100), "export_relion": 1, "summarise": 1}
+    assert seconds < 10
