@@ -4,16 +4,15 @@ Rules for a table by itself are in `emflow.star_check`; here are those that need
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-import mrcfile
 import numpy as np
 
-from emflow.errors import BadInputError, SettingError
-from emflow.io.mrc import read_mrc_header
-from emflow.io.relion_tables import Positions, RelionStar, read_relion_star, stated_diameter
+from emflow.errors import SettingError
+from emflow.io.relion_images import check_stacks, micrograph_size, positive, project_of
+from emflow.io.relion_tables import RelionStar, read_relion_star, stated_diameter
 from emflow.relion import (
     COORDINATES,
     COORDINATES_LIST,
@@ -119,9 +118,9 @@ class _Checker:
         """Check one file, and the images and coordinate files that it names."""
         star = self._read(path)
         if star.images:
-            self._check_images(star)
+            self._report.add(path, *check_stacks(star))
         elif star.names:
-            project = _project(path, list(star.names))
+            project = project_of(path, list(star.names))
             if project is None:
                 message = f"{next(iter(star.names))} does not exist, from this folder or one above it"
                 self._report.add(path, Problem(message, star.main_table(), "rlnMicrographName"))
@@ -142,18 +141,8 @@ class _Checker:
         return star
 
     def _size(self, path: Path) -> tuple[int, int] | str:
-        """Return height and width of a micrograph, or what is wrong with it."""
         if path not in self._sizes:
-            if not path.is_file():
-                self._sizes[path] = "does not exist"
-            elif path.suffix != ".mrc":
-                self._sizes[path] = (0, 0)  # TIFF and others: the size is not checked
-            else:
-                try:
-                    header = read_mrc_header(path)
-                    self._sizes[path] = (header.height, header.width)
-                except BadInputError as error:
-                    self._sizes[path] = str(error)
+            self._sizes[path] = micrograph_size(path)
         return self._sizes[path]
 
     def _check_micrographs(self, star: RelionStar, project: Path) -> None:
@@ -177,7 +166,7 @@ class _Checker:
             picks = self._read(project / coordinates)
             picks.names = {name: 0}
             self._check_boxes(picks, project, _optics_of(name, every), diameter)
-            sums |= _sums(picks.names, picks.positions())
+            sums |= _sums(picks)
         return sums
 
     def _check_lone_coordinates(self, star: RelionStar) -> None:
@@ -203,67 +192,37 @@ class _Checker:
         diameter: float | None = None,
     ) -> None:
         """Refuse centres outside their micrograph, and boxes that overhang it."""
-        picks = star.positions()
-        if not len(picks.x):
-            return
         diameter = self._diameter_angstrom or diameter or stated_diameter(star.path)
         names = list(star.names)
         sizes = [self._size(project / name) for name in names]
         known = np.array([(0, 0) if isinstance(size, str) else size for size in sizes])
-        height, width = known[picks.micrograph].T
-        boxes = {0: 0} | {
+        boxes = {
             int(group): extraction_box_pixels(diameter, pixel_size)
             for group, values in optics.items()
-            if diameter
-            and group.isdigit()
-            and (pixel_size := _positive(values.get("rlnMicrographPixelSize")))
+            if diameter and group.isdigit() and (pixel_size := positive(values.get("rlnMicrographPixelSize")))
         }
         # A coordinate file has no column of groups: it has the one group of its micrograph.
-        numbers = (
-            np.unique(picks.group) if "rlnOpticsGroup" in star.labels[star.main_table()] else [max(boxes)]
-        )
-        box = np.zeros(len(picks.x), dtype=np.int64)
-        for number in numbers:
-            of_group = picks.group == number if len(numbers) > 1 else slice(None)
-            box[of_group] = boxes.get(int(number), 0)
-        with np.errstate(invalid="ignore"):
-            inside = (picks.x >= 0) & (picks.y >= 0) & (picks.x < width) & (picks.y < height)
-            whole = box_inside(picks.x, picks.y, box_pixels=box, height=height, width=width)
-        # What is no number was told already; a micrograph that cannot be read was, too.
-        judged = np.isfinite(picks.x) & np.isfinite(picks.y) & (width > 0)
-        for row in np.flatnonzero(judged & ~(inside & whole)).tolist():
-            where = f"x {picks.x[row]:g}, y {picks.y[row]:g} of {names[picks.micrograph[row]]}"
-            size = f"{width[row]} x {height[row]} pixels"
-            what = f"the box of {box[row]} pixels overhangs, RELION fills it up with streaks"
-            message = f"{where} ({size}): {what if inside[row] else 'the centre is outside'}"
-            self._report.add(star.path, Problem(message, star.main_table(), "rlnCoordinateX", row + 1))
-
-    def _check_images(self, star: RelionStar) -> None:
-        """Refuse indices, sizes and pixel sizes that are not those of the stacks of extracted particles."""
-        project = _project(star.path, [stack for stack, _ in star.images])
-        for (stack, group), highest in star.images.items():
-            where = ("particles", "rlnImageName")
-            if project is None or not (project / stack).is_file():
-                self._report.add(star.path, Problem(f"{stack} does not exist", *where))
-                continue
-            try:
-                with mrcfile.open(project / stack, header_only=True, permissive=True) as mrc:
-                    width, height, depth = int(mrc.header.nx), int(mrc.header.ny), int(mrc.header.nz)
-                    voxel = float(mrc.voxel_size.x)
-            except (ValueError, OSError) as error:
-                self._report.add(star.path, Problem(f"{stack} cannot be read: {error}", *where))
-                continue
-            if highest > depth:
-                self._report.add(star.path, Problem(f"{highest}@{stack}: it holds {depth} images", *where))
-            optics = star.optics.get(group, {})
-            side = _positive(optics.get("rlnImageSize"))
-            pixel_size = _positive(optics.get("rlnImagePixelSize"))
-            if side and (side != width or side != height):
-                message = f"{side:g}, and the images of {stack} have {width} x {height} pixels"
-                self._report.add(star.path, Problem(message, "optics", "rlnImageSize"))
-            if pixel_size and voxel > 0 and abs(pixel_size / voxel - 1) > 0.01:
-                message = f"{pixel_size:g}, and the header of {stack} says {voxel:g}"
-                self._report.add(star.path, Problem(message, "optics", "rlnImagePixelSize"))
+        has_groups = "rlnOpticsGroup" in star.labels.get(star.main_table(), ())
+        rows_before = 0
+        for piece in star.pieces:
+            height, width = known[piece.micrograph].T
+            box = np.full(len(piece.x), 0 if has_groups else max(boxes.values(), default=0))
+            if has_groups:
+                for group, pixels in boxes.items():
+                    box[piece.group == group] = pixels
+            with np.errstate(invalid="ignore"):
+                inside = (piece.x >= 0) & (piece.y >= 0) & (piece.x < width) & (piece.y < height)
+                whole = box_inside(piece.x, piece.y, box_pixels=box, height=height, width=width)
+            # What is no number was told already; a micrograph that cannot be read was, too.
+            judged = np.isfinite(piece.x) & np.isfinite(piece.y) & (width > 0)
+            for row in np.flatnonzero(judged & ~(inside & whole)).tolist():
+                where = f"x {piece.x[row]:g}, y {piece.y[row]:g} of {names[piece.micrograph[row]]}"
+                what = f"the box of {box[row]} pixels overhangs, RELION fills it up with streaks"
+                message = f"{where} ({width[row]} x {height[row]} pixels): "
+                message += what if inside[row] else "the centre is outside"
+                place = rows_before + row + 1
+                self._report.add(star.path, Problem(message, star.main_table(), "rlnCoordinateX", place))
+            rows_before += len(piece.x)
 
     def _agree(self, every: RelionStar, star: RelionStar) -> None:
         """Refuse micrographs, optics and CTFs that differ from those in the table of all micrographs."""
@@ -290,21 +249,12 @@ class _Checker:
 
     def _same_picks(self, particles: RelionStar, listed: Sums) -> None:
         """Refuse when coordinate files and particles.star hold other picks of a micrograph."""
-        theirs = _sums(particles.names, particles.positions())
+        theirs = _sums(particles)
         for name in sorted(listed.keys() | theirs.keys()):
             if listed.get(name) != theirs.get(name):
                 there, here = (sums.get(name, (0,))[0] for sums in (listed, theirs))
                 message = f"the {here} picks of {name} are not the {there} of its coordinate file"
                 self._report.add(particles.path, Problem(message, "particles"))
-
-
-def _project(path: Path, names: Sequence[str]) -> Path | None:
-    """Return the RELION project's folder: the next one above the file in which a named file exists."""
-    sample = names[:: max(1, len(names) // 20)]
-    for folder in path.resolve().parents:
-        if any((folder / name).exists() for name in sample):
-            return folder
-    return None
 
 
 def _micrographs_of(project: Path) -> RelionStar | None:
@@ -319,19 +269,12 @@ def _optics_of(name: str, every: RelionStar | None) -> dict[str, dict[str, str]]
     return {group: every.optics[group] for group in groups if group in every.optics}
 
 
-def _sums(names: Mapping[str, int], picks: Positions) -> Sums:
+def _sums(star: RelionStar) -> Sums:
     """Return count and sums of x and y of every micrograph's picks: equal picks have equal sums."""
-    counts = np.bincount(picks.micrograph, minlength=len(names))
-    # A sum of whole numbers is exact in float64; what is no number was told already.
-    x, y = (
-        np.bincount(picks.micrograph, np.nan_to_num(values).astype(np.float64), len(names))
-        for values in (picks.x, picks.y)
-    )
-    return {name: (int(counts[i]), round(x[i]), round(y[i])) for name, i in names.items() if counts[i]}
-
-
-def _positive(text: str | None) -> float:
-    try:
-        return max(0.0, float(text or 0))
-    except ValueError:
-        return 0.0
+    totals = np.zeros((3, len(star.names)))
+    for piece in star.pieces:
+        # A sum of whole numbers is exact in float64; what is no number was told already.
+        weights = (None, np.nan_to_num(piece.x), np.nan_to_num(piece.y))
+        totals += [np.bincount(piece.micrograph, weight, len(star.names)) for weight in weights]
+    counts, x, y = totals.round().astype(np.int64).tolist()
+    return {name: (counts[place], x[place], y[place]) for name, place in star.names.items() if counts[place]}

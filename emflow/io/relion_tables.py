@@ -43,16 +43,6 @@ class RelionStar:
     pieces: list[Positions] = field(default_factory=list)
     images: dict[tuple[str, str], int] = field(default_factory=dict)  # (stack, group) -> highest index
 
-    def positions(self) -> Positions:
-        """Return the rows of data_particles, or of a coordinate file."""
-        empty = [Positions(*(np.empty(0, kind) for kind in ("i4", "i4", "f4", "f4")))]
-        return Positions(
-            *(
-                np.concatenate([getattr(piece, name) for piece in self.pieces or empty])
-                for name in ("micrograph", "group", "x", "y")
-            )
-        )
-
     def main_table(self) -> str:
         """Return the table that names micrographs or picks."""
         return next((name for name in self.labels if name != "optics"), "")
