@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from relion_session import CTF, OPTICS, Entry, export, write_batch
 
+from emflow.cli import main
 from emflow.cli.export_relion import export_relion
 from emflow.errors import SettingError
 from emflow.io.index import SUPERSEDED, ExportRow, MicrographRow, PickRow, read_index, write_index
@@ -321,3 +322,15 @@ def test_optics_groups_are_numbered_whatever_their_order():
 
 def test_the_default_ctf_of_these_tests_is_complete():
     assert None not in vars(CTF).values()
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [("auto", 2), ("0.6", 1), ("0", 3)])
+def test_the_command_takes_the_rule_s_flags(threshold, expected, tmp_path):
+    entry = Entry("a.mrc", xy=PICKS, merits=[0.9, 0.5, 0.2])
+    batches = [batch(tmp_path, 0, [entry], threshold=0.3), batch(tmp_path, 1, [Entry("b.mrc", xy=PICKS[:1])])]
+    output = tmp_path / "relion"
+    arguments = ["export-relion", "--batches", *map(str, batches), "--threshold", threshold]
+    arguments += ["--diameter-angstrom", "60", "--max-failed-fraction", "0.5"]
+    main([*arguments, "--output", str(output), "--index", str(output / "export.tsv")])
+    rows = read_index(output / "export.tsv", ExportRow)
+    assert [row.particles for row in rows] == [expected, 1]

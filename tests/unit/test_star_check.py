@@ -4,6 +4,7 @@ The names are those of a table of mutations that were tried with RELION 3.1.3: "
 relion_preprocess, "refine" to relion_refine.
 """
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from relion_session import Entry, export, write_batch
 
+from emflow.cli import main
 from emflow.io.relion_project import check_star_paths
 from emflow.io.star import read_star_text
 from emflow.star_check import Problem, check_labels, check_values
@@ -332,3 +334,37 @@ def test_the_box_follows_the_diameter_that_is_given(project):
     # x is 100: a box of 200 pixels just fits, one of 202 overhangs.
     assert check_star_paths([project / COORDINATES], diameter_angstrom=200.0) == []
     assert len(check_star_paths([project / COORDINATES], diameter_angstrom=201.0)) > 0
+
+
+# The command
+
+
+def test_the_command_says_it_by_its_exit_status(project, capsys):
+    main(["check-star", str(project), str(project / EXTRACTED)])
+    edit(COORDINATES, "200 100", "200 nan")(project)
+    with pytest.raises(SystemExit) as error:
+        main(["check-star", str(project / COORDINATES)])
+    assert error.value.code == 1
+    printed = capsys.readouterr().out.strip().split("\n")
+    assert len(printed) == 1
+    assert "'nan'" in printed[0]
+    for arguments in (["check-star"], ["check-star", str(project / "absent.star")]):
+        with pytest.raises(SystemExit) as error:
+            main(arguments)
+        assert error.value.code == 2
+        assert len(capsys.readouterr().err.strip().split("\n")) == 1
+
+
+def test_files_of_other_programs_are_judged_without_a_traceback(shared_data, tmp_path):
+    judged = 0
+    for sample in sorted((shared_data / "data" / "7_star_metadata").rglob("*.star*")):
+        path = sample
+        if sample.suffix == ".gz":
+            path = tmp_path / sample.stem
+            path.write_bytes(gzip.decompress(sample.read_bytes()))
+        # No image of theirs is here, so each is refused, in lines that name it.
+        problems = check_star_paths([path])
+        assert problems
+        assert all(problem.startswith(f"{path}: ") and "\n" not in problem for problem in problems)
+        judged += 1
+    assert judged > 40
