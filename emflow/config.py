@@ -1,4 +1,4 @@
-"""Every setting, its unit, its bounds and its default: the single truth behind config.yaml and sessions.tsv."""
+"""Every setting, its unit, its bounds and its default: the one truth behind config.yaml and sessions.tsv."""
 
 import difflib
 from collections.abc import Mapping
@@ -171,7 +171,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     problem = error.errors(include_url=False)[0]
     path = [str(part) for part in problem["loc"]]
     if problem["type"] != "extra_forbidden":
-        # A union reports every member, with the member's name at the end of the path: to the user it is one key.
+        # A union reports every member, its name at the end of the path: to the user it is one key.
         depth = 2 if path[0] in model.model_fields and len(path) > 1 and model is Config else 1
         said = [
             other["msg"].lower().removeprefix("input should be ")

@@ -17,7 +17,8 @@ def to_grey(image: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Map an image (height, width) to 8 bits, its 0.5 to 99.5 percentiles to black and white."""
     low, high = np.percentile(image, (0.5, 99.5))
     scaled = (np.asarray(image, dtype=np.float32) - low) / max(float(high - low), 1e-6)
-    return (255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+    grey: NDArray[np.uint8] = (255 * np.clip(scaled, 0, 1)).astype(np.uint8)
+    return grey
 
 
 def colour(figure_of_merit: float) -> tuple[int, int, int]:

@@ -32,7 +32,8 @@ def normalise(image: NDArray[np.floating], clip_sigmas: float = 6.0) -> NDArray[
     """
     centre, spread = centre_and_spread(image)
     scaled = (np.asarray(image, dtype=np.float32) - np.float32(centre)) / np.float32(spread or 1.0)
-    return np.clip(scaled, -clip_sigmas, clip_sigmas)
+    clipped: NDArray[np.float32] = np.clip(scaled, -clip_sigmas, clip_sigmas)
+    return clipped
 
 
 def clamp_outliers(image: NDArray[np.floating], sigmas: float) -> NDArray[np.float32]:

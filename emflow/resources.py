@@ -30,7 +30,6 @@ def model_folder(name_or_path: str) -> Path:
     folder = shipped if "/" not in name_or_path and shipped.is_dir() else Path(name_or_path)
     if not (folder / "card.json").is_file():
         known = sorted(path.parent.name for path in (PACKAGE / "models").glob("*/card.json"))
-        raise SettingError(
-            f"model {name_or_path}: no folder with a card.json; shipped models are {', '.join(known) or 'none'}"
-        )
+        shown = ", ".join(known) or "none"
+        raise SettingError(f"model {name_or_path}: no folder with a card.json; shipped models are {shown}")
     return folder

@@ -1,5 +1,6 @@
 """Import one batch of motion-corrected micrographs: check each file, and say what is known of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,7 @@ def _import_one(
             return MicrographRow(row.name, SUPERSEDED, "a newer version stands in a later batch")
         say("import_micrographs", f"left out {row.path}: {error}")
         return MicrographRow(row.name, FAILED, f"{row.path} {error}")
-    return MicrographRow(
+    accepted = MicrographRow(
         name=row.name,
         status=OK,
         path=str(path.absolute()),
@@ -128,12 +129,17 @@ def _import_one(
         voltage_kilovolt=optics.voltage_kilovolt,
         spherical_aberration_millimetre=optics.spherical_aberration_millimetre,
         amplitude_contrast=optics.amplitude_contrast,
-        defocus_u_angstrom=ctf and ctf.defocus_u_angstrom,
-        defocus_v_angstrom=ctf and ctf.defocus_v_angstrom,
-        defocus_angle_degrees=ctf and ctf.defocus_angle_degrees,
-        phase_shift_degrees=ctf and ctf.phase_shift_degrees,
-        ctf_max_resolution_angstrom=ctf and ctf.max_resolution_angstrom,
-        ctf_figure_of_merit=ctf and ctf.figure_of_merit,
+    )
+    if ctf is None:
+        return accepted
+    return replace(
+        accepted,
+        defocus_u_angstrom=ctf.defocus_u_angstrom,
+        defocus_v_angstrom=ctf.defocus_v_angstrom,
+        defocus_angle_degrees=ctf.defocus_angle_degrees,
+        phase_shift_degrees=ctf.phase_shift_degrees,
+        ctf_max_resolution_angstrom=ctf.max_resolution_angstrom,
+        ctf_figure_of_merit=ctf.figure_of_merit,
     )
 
 

@@ -138,7 +138,7 @@ def candidates(session: Session) -> list[_Candidate]:
             for entry in entries
         ]
     root = fixed_part(session.micrographs)
-    found = sorted(glob.iglob(session.micrographs, recursive=True))
+    found = sorted(glob.glob(session.micrographs, recursive=True))  # noqa: PTH207 - absolute patterns
     return [_Candidate(os.path.relpath(path, root), path) for path in found if os.path.isfile(path)]  # noqa: PTH113
 
 

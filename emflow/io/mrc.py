@@ -116,8 +116,7 @@ def check_pixels(image: NDArray[np.float32]) -> None:
 
 def write_mrc(path: Path, image: NDArray[np.generic], pixel_size_angstrom: float) -> None:
     """Write an image (height, width) in its own type's mode, whole or not at all."""
-    with replacing(path) as partial:
-        with mrcfile.new(partial, data=image) as mrc:
-            mrc.voxel_size = pixel_size_angstrom
-            # The label that the library writes holds the date: equal input must give equal files.
-            mrc.header.label[0] = "Written by emflow"
+    with replacing(path) as partial, mrcfile.new(partial, data=image) as mrc:
+        mrc.voxel_size = pixel_size_angstrom
+        # The label that the library writes holds the date: equal input must give equal files.
+        mrc.header.label[0] = "Written by emflow"

@@ -76,7 +76,7 @@ def write_sessions(path: Path, sessions: Iterable[Session]) -> None:
 def config_text(config: Config | None = None) -> str:
     """Return config.yaml with every key, its value and its description: the file that init writes."""
     lines = [
-        "# Settings of this run, a section per stage; each key may be left out, for the value shown in README.md.",
+        "# Settings of this run, a section per stage; README.md shows what a key is when left out.",
         "",
     ]
     _describe(config or Config(), lines, indent="")

@@ -75,7 +75,8 @@ class StoreWriter:
         self._group = zarr.open_group(self.path, mode="w-", zarr_format=3)
         self._levels = [self._create_level(n, count, size) for n, size in enumerate(level_shapes(shape))]
         self._group.attrs["ome"] = _multiscales(len(self._levels), pixel_size_angstrom)
-        self._group.attrs["emflow"] = {"stage": stage, "names": list(names), "complete": False}
+        self._about: dict[str, Any] = {"stage": stage, "names": list(names)}
+        self._group.attrs["emflow"] = {**self._about, "complete": False}
 
     def _create_level(self, level: int, count: int, shape: tuple[int, int]) -> "zarr.Array[Any]":
         chunk = [min(_CHUNK_PIXELS, side) for side in shape]
@@ -102,7 +103,7 @@ class StoreWriter:
 
     def finish(self) -> None:
         """Mark the store as complete, so that a later attempt may remove it."""
-        self._group.attrs["emflow"] = {**dict(self._group.attrs["emflow"]), "complete": True}  # type: ignore[dict-item]
+        self._group.attrs["emflow"] = {**self._about, "complete": True}
 
     def discard(self) -> None:
         """Remove the store: its attempt failed."""
