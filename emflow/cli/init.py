@@ -169,7 +169,7 @@ def _from_headers(pattern: str, given: dict[str, float | None]) -> dict[str, obj
             continue
         if wanted is None:
             say("init", f"{flag} {stated:g} {unit}, from the header of {said.path}")
-        elif stated is not None and abs(stated / wanted - 1) > 0.01:
+        elif stated is not None and abs(stated - wanted) > 0.01 * stated:
             say("init", f"{flag} {wanted:g} {unit} as given; the header of {said.path} says {stated:g}")
             if key == "pixel_size_angstrom":
                 values["header_pixel_size_angstrom"] = stated

@@ -1,0 +1,47 @@
+"""Memory does not grow with the batch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from emflow.io.index import OK, MicrographRow, write_index
+from emflow.io.mrc import write_mrc
+
+MEASURE = (
+    "import resource, sys; from emflow.cli import main; main(sys.argv[1:]);"
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+)
+
+
+def peak_kilobytes(folder: Path, count: int) -> int:
+    """Build the tiles of ``count`` micrographs in a process of its own."""
+    image = np.random.default_rng(0).normal(100, 5, (1536, 1536)).astype(np.float32)
+    write_mrc(folder / "m.mrc", image, 1.0)
+    rows = [
+        MicrographRow(f"m{n}.mrc", OK, "", str(folder / "m.mrc"), 1536, 1536, "o", 1.0, 300.0, 2.7, 0.1)
+        for n in range(count)
+    ]
+    batch = folder / f"batch{count}"
+    write_index(batch / "micrographs.tsv", rows, MicrographRow)
+    settings = {
+        "pixel-size-angstrom": 3,
+        "outlier-sigmas": 8,
+        "background-sigma-angstrom": 1000,
+        "threads": 1,
+    }
+    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    files = ["--micrographs", str(batch / "micrographs.tsv"), "--output", str(batch / "tiles.tsv")]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, "build-tiles", *files, *flags],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout.split()[-1])
+
+
+def test_forty_micrographs_take_the_memory_of_four(tmp_path):
+    few, many = peak_kilobytes(tmp_path, 4), peak_kilobytes(tmp_path, 40)
+    assert many <= 1.2 * few
