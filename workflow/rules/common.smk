@@ -39,7 +39,9 @@ if workflow.is_main_process:
         )
 
 # Jobs find the emflow that this snakemake was installed with, also where no environment is activated.
-shell.prefix(f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; ")
+shell.prefix(
+    f"set -euo pipefail; export PATH={os.path.dirname(sys.executable)}:$PATH; "
+)
 
 DENOISED = [
     f"results/spa/{session}/{batch}/denoised.tsv"
