@@ -61,8 +61,8 @@ class UNet(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, channels: tuple[int, ...]) -> None:
         super().__init__()
-        if not channels:
-            raise SettingError("architecture: channels must name at least one level")
+        if not channels or min(channels) < 1:
+            raise SettingError("model card: architecture's channels must be one or more positive widths")
         folded = FOLD * FOLD
         self.stem = nn.Conv2d(in_channels * folded, channels[0], 3, padding=1)
         self.down_units = nn.ModuleList(ResidualUnit(width, width) for width in channels[:-1])

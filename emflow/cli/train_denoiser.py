@@ -55,7 +55,7 @@ def train_denoiser(
     from emflow.cli.training import library_of, train, write_metrics
     from emflow.io.model import save_model
     from emflow.model_card import DENOISE
-    from emflow.simulation import ParticleLibrary, SimulationRanges
+    from emflow.simulation import ParticleLibrary
     from emflow.training import denoiser
     from emflow.training.loop import TrainingConfig
 
@@ -70,7 +70,7 @@ def train_denoiser(
         make_sample=denoiser.DenoiserSamples(library),
         make_batch=denoiser.denoiser_batch,
         loss=denoiser.denoiser_loss,
-        scenes_per_step=batch / 4,
+        scenes_per_step=batch / 8,
         output=output,
         workers=workers,
         device=device,
@@ -81,7 +81,7 @@ def train_denoiser(
     apart = ParticleLibrary("held_apart", procedural=120)
     card = replace(denoiser.new_card(architecture), training={**made, **sources})
     scores = denoiser.evaluate_denoiser(
-        network, card, denoiser.denoiser_scenes(apart, SimulationRanges(), count=scenes, seed=seed + 1)
+        network, card, denoiser.held_apart_pairs(apart, denoiser.RANGES, count=scenes, seed=seed + 1)
     )
     save_model(output, network, replace(card, scores=scores, notes=denoiser.NOTES))
     write_metrics(output, scores)

@@ -55,7 +55,7 @@ def train_picker(
     from emflow.cli.training import library_of, train, write_metrics
     from emflow.io.model import save_model
     from emflow.model_card import PICK
-    from emflow.simulation import ParticleLibrary, SimulationRanges
+    from emflow.simulation import ParticleLibrary
     from emflow.training import picker
     from emflow.training.loop import TrainingConfig
 
@@ -70,7 +70,7 @@ def train_picker(
         make_sample=picker.PickerSamples(library),
         make_batch=picker.picker_batch,
         loss=picker.picker_loss,
-        scenes_per_step=batch / 4,
+        scenes_per_step=batch / 8,
         output=output,
         workers=workers,
         device=device,
@@ -78,15 +78,14 @@ def train_picker(
         resume=resume,
     )
     say(PICK, "calibrating and scoring")
-    ranges = SimulationRanges()
     apart = [ParticleLibrary("held_apart", procedural=60, first=first) for first in (0, 60)]
     card = picker.calibrated(
         network,
         replace(picker.new_card(architecture), training={**made, **sources}),
-        picker.held_apart_scenes(apart[0], ranges, count=scenes, seed=seed + 1),
+        picker.held_apart_scenes(apart[0], picker.RANGES, count=scenes, seed=seed + 1),
     )
     scores = picker.evaluate_picker(
-        network, card, picker.held_apart_scenes(apart[1], ranges, count=scenes, seed=seed + 2)
+        network, card, picker.held_apart_scenes(apart[1], picker.RANGES, count=scenes, seed=seed + 2)
     )
     save_model(output, network, replace(card, scores=scores, notes=picker.NOTES))
     write_metrics(output, scores)

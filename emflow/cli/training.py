@@ -59,13 +59,19 @@ def train(
         network.load_state_dict(parent.state_dict())
     state = start(network, config)
     hours_before = 0.0
+    # From which step on the schedule was laid out for how many steps.
+    plan = [[0, config.steps]]
     settings = asdict(config)
     if resume and (checkpoint := load_checkpoint(output)) is not None:
-        if checkpoint["settings"] != settings:
+        # More or fewer steps are a new schedule for the rest; anything else would be another training.
+        if {**checkpoint["settings"], "steps": config.steps} != settings:
             raise SettingError(
                 f"{output}: its checkpoint was made with other settings; use the same, or another --output"
             )
         state.restore(checkpoint)
+        plan = [list(stretch) for stretch in checkpoint["plan"]]
+        if plan[-1][1] != config.steps:
+            plan.append([state.step, config.steps])
         hours_before = checkpoint["hours"]
         say(task, f"going on from step {state.step}")
     stream = SceneStream(
@@ -84,7 +90,8 @@ def train(
     def on_report(state: TrainingState, seconds: float) -> None:
         step, mean, rate = state.curve[-1]
         say(task, f"step {step}/{config.steps}, loss {mean:.4f}, rate {rate:.2e}, {seconds:.0f} s")
-        save_checkpoint(output, {**state.to_dict(), "settings": settings, "hours": hours()})
+        kept = {"settings": settings, "hours": hours(), "plan": plan}
+        save_checkpoint(output, {**state.to_dict(), **kept})
 
     try:
         fit(state, config, batch_of_step, loss, device=chosen, on_report=on_report)
@@ -93,6 +100,7 @@ def train(
     made = {
         "command": " ".join(["emflow", *map(shlex.quote, sys.argv[1:])]),
         "config": settings,
+        "steps_planned_from_step": plan,
         "seed": config.seed,
         "hours": round(hours(), 2),
         "device": torch.cuda.get_device_name() if chosen.type == "cuda" else "CPU",

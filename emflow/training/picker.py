@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,15 @@ NOTES = (
     "Trained on simulation alone."
 )
 
+# Real micrographs, dose-weighted or already filtered, can show their particles far better than raw counts do,
+# and closer together than the diameter that people give. Without such scenes a network calls them junk.
+RANGES = SimulationRanges(
+    signal_to_noise=(0.03, 6.0),
+    protein_contrast=(0.7, 2.2),
+    minimum_distance_diameters=(0.55, 1.3),
+    aggregate_probability=0.12,
+)
+
 PickerSample = tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]
 
 
@@ -79,7 +88,7 @@ class PickerSamples:
     """
 
     library: ParticleLibrary
-    ranges: SimulationRanges = field(default_factory=SimulationRanges)
+    ranges: SimulationRanges = RANGES
     shape: tuple[int, int] = (512, 512)
 
     def __call__(self, seed: tuple[int, int]) -> PickerSample:

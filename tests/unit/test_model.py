@@ -54,7 +54,7 @@ def rewrite_card(folder, **changes):
 
 def test_the_hash_covers_what_decides_and_no_prose(folder):
     before = model_sha256(folder)
-    rewrite_card(folder, notes="better words", scores={"a": 1}, threshold=0.9)
+    rewrite_card(folder, notes="better words", scores={"a": 1}, licence="CC0-1.0")
     assert model_sha256(folder) == before
     rewrite_card(folder, calibration={"slope": 2.0, "intercept": 0.0})
     after = model_sha256(folder)

@@ -94,6 +94,4 @@ def test_an_unknown_architecture_is_one_line(change):
 
 
 def test_there_is_no_layer_with_statistics_of_the_tile():
-    assert not [
-        module for module in build(ARCHITECTURE).modules() if "norm" in type(module).__name__.lower()
-    ]
+    assert not [module for module in build(ARCHITECTURE).modules() if "norm" in type(module).__name__.lower()]
