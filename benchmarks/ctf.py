@@ -216,8 +216,8 @@ def main() -> None:
     score("emflow.simulation", scenes(arguments.count, arguments.side))
     print(
         "|dz|: median error of mean defocus; angle: median and 90 % of those with astigmatism > 500 A and "
-        "merit > 0.9; wrong: off by more than 5 % and 300 A; believed: wrong with merit >= 0.5; doubted: right "
-        "with less"
+        "merit > 0.9; wrong: off by more than 5 % and 300 A; believed: wrong with merit >= 0.5; "
+        "doubted: right with less"
     )
     timing()
     beside = Path(__file__).resolve().parents[2] / "shared"

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
 import scipy.fft
 
-from emflow.cli.estimate_ctf import estimate_ctf, picture_path
+from emflow.cli.estimate_ctf import estimate_ctf
 from emflow.ctf import ctf_2d
 from emflow.errors import SettingError
+from emflow.io.ctf_pictures import ctf_picture_path, read_ctf_picture
 from emflow.io.index import FAILED, OK, MicrographRow, read_index, write_index
 from emflow.io.mrc import write_mrc
 
@@ -66,9 +66,9 @@ def test_a_batch_gets_its_ctfs_and_pictures_whatever_the_threads(tmp_path: Path)
         assert row.defocus_v_angstrom == pytest.approx(defocus, abs=200)
         assert row.ctf_figure_of_merit is not None
         assert row.ctf_figure_of_merit > 0.9
-        with mrcfile.open(picture_path(tmp_path, row.name)) as mrc:
-            assert mrc.data.ndim == 2
-            assert mrc.data.std() > 10
+        picture = read_ctf_picture(ctf_picture_path(tmp_path, row.name))
+        assert picture.ndim == 2
+        assert picture.std() > 10
     other = tmp_path / "other" / "ctf.tsv"
     estimate_ctf(micrographs=tmp_path / "micrographs.tsv", output=other, device="cpu", threads=2)
     assert other.read_bytes() == (tmp_path / "ctf.tsv").read_bytes()
@@ -85,7 +85,8 @@ def test_a_bad_micrograph_is_left_out_and_a_known_ctf_is_kept(tmp_path: Path) ->
     bad, kept, found = read_index(tmp_path / "ctf.tsv", MicrographRow)
     assert bad.status == FAILED
     assert "one.mrc" in bad.reason
-    assert "square_0/one.mrc" in (tmp_path / "failures.tsv").read_text()
+    # failures.tsv is that of stages that run at the same time.
+    assert not (tmp_path / "failures.tsv").exists()
     assert kept == rows[1]
     assert found.defocus_u_angstrom == pytest.approx(15000, abs=200)
     estimate_ctf(
