@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from emflow.errors import SettingError
 
@@ -24,6 +24,51 @@ class Batches(Section):
     size: Annotated[int, Field(ge=1, le=10_000)] = Field(
         200, description="Micrographs per job. Applies to files that are listed from now on."
     )
+
+
+class CtfEstimation(Section):
+    """estimate_ctf: defocus and astigmatism from the Thon rings of each micrograph."""
+
+    enabled: bool = Field(
+        True, description="Whether to estimate CTFs; without, only those of a RELION STAR are exported."
+    )
+    min_defocus_angstrom: Annotated[float, Field(ge=500.0, le=200_000.0)] = Field(
+        3000.0, description="Smallest mean defocus in angstrom that is looked for, underfocus positive."
+    )
+    max_defocus_angstrom: Annotated[float, Field(ge=500.0, le=200_000.0)] = Field(
+        50_000.0,
+        description="Largest mean defocus in angstrom that is looked for.",
+        validate_default=True,
+    )
+    max_astigmatism_angstrom: Annotated[float, Field(ge=0.0, le=20_000.0)] = Field(
+        3000.0, description="Largest difference in angstrom between defocus U and V."
+    )
+    coarsest_resolution_angstrom: Annotated[float, Field(ge=5.0, le=100.0)] = Field(
+        30.0, description="Rings are fitted from this resolution in angstrom ..."
+    )
+    finest_resolution_angstrom: Annotated[float, Field(ge=3.0, le=50.0)] = Field(
+        4.0, description="... to this one, or to 0.9 of Nyquist.", validate_default=True
+    )
+    phase_plate: bool = Field(
+        False, description="Whether to estimate a phase shift (0 to 180 degrees) as well."
+    )
+    replace: bool = Field(False, description="Whether to estimate also where a RELION STAR brought a CTF.")
+
+    @field_validator("max_defocus_angstrom")
+    @classmethod
+    def _a_range_of_defocus(cls, value: float, info: ValidationInfo) -> float:
+        low = info.data.get("min_defocus_angstrom")
+        if low is not None and value <= low:
+            raise ValueError(f"above ctf.min_defocus_angstrom, {low:g}")
+        return value
+
+    @field_validator("finest_resolution_angstrom")
+    @classmethod
+    def _a_range_of_resolution(cls, value: float, info: ValidationInfo) -> float:
+        coarsest = info.data.get("coarsest_resolution_angstrom")
+        if coarsest is not None and value >= coarsest:
+            raise ValueError(f"below ctf.coarsest_resolution_angstrom, {coarsest:g}")
+        return value
 
 
 class Tiles(Section):
@@ -88,6 +133,7 @@ class Config(Section):
         "auto", description="Where networks run; cuda is refused where there is none."
     )
     batches: Batches = Batches()
+    ctf: CtfEstimation = CtfEstimation()
     tiles: Tiles = Tiles()
     denoise: Denoise = Denoise()
     pick: Pick = Pick()
@@ -174,7 +220,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         # A union reports every member, its name at the end of the path: to the user it is one key.
         depth = 2 if path[0] in model.model_fields and len(path) > 1 and model is Config else 1
         said = [
-            other["msg"].lower().removeprefix("input should be ")
+            other["msg"].lower().removeprefix("input should be ").removeprefix("value error, ")
             for other in error.errors(include_url=False)
             if [str(part) for part in other["loc"]][:depth] == path[:depth]
         ]

@@ -21,6 +21,9 @@ COORDINATES_LIST = f"{COORDINATES}/coords_suffix{SUFFIX}"
 BOX_PER_DIAMETER = 1.5
 """Side of the extraction box in particle diameters: room for what the CTF delocalises and for alignment."""
 
+CTF_IMAGES = "CtfFind"
+"""Folder of the RELION project in which a link leads to the picture of each CTF fit."""
+
 # RELION takes '@' for a stack's index, ':' for a format, blanks and quotes for the end of a value.
 _UNSAFE = re.compile(r"[^A-Za-z0-9._/+=-]")
 # RELION cuts a leading Type/jobNNN/ off a name when it looks for the coordinates.
@@ -59,6 +62,14 @@ def coordinate_path(micrograph_name: str) -> str:
     RELION 4 and 5 read it from autopick.star.
     """
     return f"{COORDINATES}/{micrograph_name.removesuffix('.mrc')}{SUFFIX}"
+
+
+def ctf_image_path(micrograph_name: str) -> str:
+    """Return the path, in the RELION project, of the picture of a micrograph's CTF fit.
+
+    RELION's CtfFind job calls it so; in rlnCtfImage ``:mrc`` follows, as the suffix tells no format.
+    """
+    return f"{CTF_IMAGES}/{micrograph_name.removesuffix('.mrc')}.ctf"
 
 
 def extraction_box_pixels(diameter_angstrom: float, pixel_size_angstrom: float) -> int:

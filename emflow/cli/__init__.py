@@ -16,6 +16,7 @@ COMMANDS = (
     "profile",
     "clean",
     "import_micrographs",
+    "estimate_ctf",
     "build_tiles",
     "denoise",
     "pick",

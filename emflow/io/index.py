@@ -20,7 +20,7 @@ SUPERSEDED = "superseded"  # a newer version of the same file stands in a later 
 
 @dataclass(frozen=True)
 class MicrographRow:
-    """Row of ``micrographs.tsv``, what import (or motion correction) hands on."""
+    """Row of ``micrographs.tsv``, what import (or motion correction) hands on, and of ``ctf.tsv``."""
 
     name: str
     status: str
@@ -98,6 +98,9 @@ class ExportedRow:
     particles: int | None = None
     threshold: float | None = None
     pixel_size_angstrom: float | None = None
+    defocus_angstrom: float | None = None  # mean of U and V
+    ctf_max_resolution_angstrom: float | None = None
+    ctf_figure_of_merit: float | None = None  # of a fit by estimate_ctf alone: others have other scales
 
 
 Row = TypeVar("Row", MicrographRow, StoreRow, PickRow, ExportedRow)

@@ -17,9 +17,11 @@ from emflow.metadata import Ctf, OpticsGroup
 from emflow.relion import (
     COORDINATES,
     COORDINATES_LIST,
+    CTF_IMAGES,
     LINKS,
     SUFFIX,
     coordinate_path,
+    ctf_image_path,
     extraction_box_pixels,
     number_optics_groups,
 )
@@ -32,7 +34,8 @@ class ExportedMicrograph:
     """A micrograph and its picks as RELION is given them.
 
     ``name`` is rlnMicrographName, ``path`` the image that its link leads to; ``x`` and ``y`` (int32) and
-    ``figure_of_merit`` (float64) have shape (n,), best first.
+    ``figure_of_merit`` (float64) have shape (n,), best first. ``ctf_picture`` is an MRC that shows how the
+    CTF fits.
     """
 
     name: str
@@ -42,6 +45,7 @@ class ExportedMicrograph:
     x: NDArray[np.int32]
     y: NDArray[np.int32]
     figure_of_merit: NDArray[np.float64]
+    ctf_picture: Path | None = None
 
     def coordinates(self) -> pd.DataFrame:
         """Return the five columns of a coordinate file; class and angle keep RELION's JoinStar content."""
@@ -88,6 +92,8 @@ def write_relion_project(
     digests: dict[str, str] = {}
     for micrograph in micrographs:
         _link(folder / micrograph.name, micrograph.path)
+        if micrograph.ctf_picture is not None:
+            _link(folder / ctf_image_path(micrograph.name), micrograph.ctf_picture)
         if len(micrograph.x):
             text = star_text({"": micrograph.coordinates()})
             write_text_if_changed(folder / coordinate_path(micrograph.name), text)
@@ -131,6 +137,8 @@ def write_relion_project(
         if name not in files:
             (folder / name).unlink(missing_ok=True)
     _remove_strays(folder / LINKS, {folder / micrograph.name for micrograph in micrographs}, "*.mrc")
+    pictures = {folder / ctf_image_path(one.name) for one in micrographs if one.ctf_picture is not None}
+    _remove_strays(folder / CTF_IMAGES, pictures, "*.ctf")
     kept = {folder / coordinate_path(name) for name in digests}
     _remove_strays(
         folder / COORDINATES, kept | ({folder / COORDINATES_LIST} if picked else set()), f"*{SUFFIX}"
@@ -187,6 +195,9 @@ def _micrographs(
         "rlnMicrographName": [micrograph.name for micrograph in micrographs],
         "rlnOpticsGroup": [groups[micrograph.optics][0] for micrograph in micrographs],
     }
+    # Half a column would be filled up with blanks.
+    if with_ctf and all(micrograph.ctf_picture is not None for micrograph in micrographs):
+        columns["rlnCtfImage"] = [f"{ctf_image_path(micrograph.name)}:mrc" for micrograph in micrographs]
     return pd.DataFrame(columns | (_ctf_columns(micrographs) if with_ctf else {}))
 
 

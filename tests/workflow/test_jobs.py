@@ -15,13 +15,15 @@ from emflow.io.settings import read_sessions, write_sessions
 BATCHES = 3
 ALL = {
     "import_micrographs": BATCHES,
+    "estimate_ctf": BATCHES,
     "build_tiles": BATCHES,
     "denoise": BATCHES,
     "pick": BATCHES,
     "export_relion": 1,
     "summarise": 1,
 }
-AFTER_IMPORT = {rule: count for rule, count in ALL.items() if rule != "import_micrographs"}
+TILES_ON = {rule: count for rule, count in ALL.items() if rule not in ("import_micrographs", "estimate_ctf")}
+CTF_ON = {"estimate_ctf": BATCHES, "export_relion": 1, "summarise": 1}
 PICK_ON = {"pick": BATCHES, "export_relion": 1, "summarise": 1}
 DENOISE_ON = {"denoise": BATCHES, "summarise": 1}
 EXPORT_ON = {"export_relion": 1, "summarise": 1}
@@ -30,9 +32,17 @@ EXPORT_ON = {"export_relion": 1, "summarise": 1}
 CONFIG_CHANGES = {
     "device": ("cpu", {}),
     "batches.size": (50, {}),
-    "tiles.pixel_size_angstrom": (5.0, AFTER_IMPORT),
-    "tiles.outlier_sigmas": (9.0, AFTER_IMPORT),
-    "tiles.background_sigma_angstrom": (500.0, AFTER_IMPORT),
+    "ctf.enabled": (False, {"export_relion": 1, "summarise": 1}),
+    "ctf.min_defocus_angstrom": (2500.0, CTF_ON),
+    "ctf.max_defocus_angstrom": (40_000.0, CTF_ON),
+    "ctf.max_astigmatism_angstrom": (2000.0, CTF_ON),
+    "ctf.coarsest_resolution_angstrom": (25.0, CTF_ON),
+    "ctf.finest_resolution_angstrom": (5.0, CTF_ON),
+    "ctf.phase_plate": (True, CTF_ON),
+    "ctf.replace": (True, CTF_ON),
+    "tiles.pixel_size_angstrom": (5.0, TILES_ON),
+    "tiles.outlier_sigmas": (9.0, TILES_ON),
+    "tiles.background_sigma_angstrom": (500.0, TILES_ON),
     "denoise.enabled": (False, {"summarise": 1}),
     "denoise.model": ("MODEL:denoiser", DENOISE_ON),
     "pick.model": ("MODEL:picker", PICK_ON),
@@ -94,6 +104,17 @@ def test_a_changed_setting_runs_its_own_stages_again(session, key, tmp_path):
     assert planned(session) == expected
 
 
+def test_without_ctf_the_stage_is_not_in_the_graph(micrographs, tmp_path):
+    from workflow.conftest import init
+
+    session = init(tmp_path, f"{micrographs}/*/*.mrc", "--batch-size", "2")
+    path = session / "config/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["ctf"]["enabled"] = False
+    path.write_text(yaml.safe_dump(config))
+    assert planned(session) == {rule: count for rule, count in ALL.items() if rule != "estimate_ctf"}
+
+
 def other_model(name: str, folder: Path) -> str:
     """Make a model that differs from the shipped one in its weights alone."""
     import torch
@@ -144,6 +165,7 @@ def test_new_files_run_their_batch_alone(session, micrographs, tmp_path, edit):
     jobs = planned(session, "--rerun-triggers", "mtime")
     assert jobs == {
         "import_micrographs": 1,
+        "estimate_ctf": 1,
         "build_tiles": 1,
         "denoise": 1,
         "pick": 1,
@@ -176,5 +198,5 @@ def test_twenty_thousand_micrographs_are_planned_in_ten_seconds(finished, tmp_pa
     start = time.monotonic()
     jobs = planned(folder, "--quiet", "rules")
     seconds = time.monotonic() - start
-    assert jobs == {**dict.fromkeys(list(ALL)[:4], 100), "export_relion": 1, "summarise": 1}
+    assert jobs == {**dict.fromkeys(list(ALL)[:5], 100), "export_relion": 1, "summarise": 1}
     assert seconds < 10

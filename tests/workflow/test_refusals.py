@@ -31,6 +31,22 @@ def refused(session: Path) -> str:
         ("pixel_size_angstrom: 3.0", "pixel_size_angstrom: 5000", "tiles.pixel_size_angstrom: should be"),
         ("threshold: auto", "threshold: 7", "export.threshold: should be"),
         ("device: auto", "device: gpu", "device: should be"),
+        (
+            "max_defocus_angstrom: 50000.0",
+            "max_defocus_angstrom: 2500",
+            "ctf.max_defocus_angstrom: should be above ctf.min_defocus_angstrom, 3000, not 2500",
+        ),
+        (
+            "min_defocus_angstrom: 3000.0",
+            "min_defocus_angstrom: 60000",
+            "ctf.max_defocus_angstrom: should be above ctf.min_defocus_angstrom, 60000",
+        ),
+        (
+            "finest_resolution_angstrom: 4.0",
+            "finest_resolution_angstrom: 40",
+            "ctf.finest_resolution_angstrom: should be below ctf.coarsest_resolution_angstrom, 30, not 40",
+        ),
+        ("phase_plate: false", "phase_plate: perhaps", "ctf.phase_plate: should be"),
         ("model: picker", "model: piker", "shipped models are denoiser, picker"),
         ("device: auto", "device: [", "is no YAML"),
     ],

@@ -86,6 +86,11 @@ def optics_flags(wildcards):
     )
 
 
+def switch(name, on):
+    """Return the flag that turns a setting on or off."""
+    return f"--{name}" if on else f"--no-{name}"
+
+
 def memory(base_mb, mb_per_megapixel):
     """Return a memory request that follows the micrographs' size and grows with each attempt."""
     return lambda wildcards, threads, attempt: round(
