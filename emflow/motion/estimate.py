@@ -130,6 +130,19 @@ def estimate_motion(
     return MotionEstimate(fit.field().relative_to(0), tuple(p.gain for p in fit.posteriors), done)
 
 
+def expand_groups(estimate: MotionEstimate, group: int, frames: int) -> MotionEstimate:
+    """Return the motion of single frames from that of sums of ``group``, linear between their middles."""
+    if group == 1:
+        return estimate
+    field = estimate.field
+    first = np.arange(field.frames) * group
+    middle = (first + np.minimum(first + group, frames) - 1) / 2
+    flat = field.coefficients.reshape(field.frames, -1)
+    fine = np.stack([np.interp(np.arange(frames), middle, course) for course in flat.T], -1)
+    expanded = MotionField(field.shape, field.degree, fine.reshape(frames, *field.coefficients.shape[1:]))
+    return MotionEstimate(expanded.relative_to(0), estimate.gains, estimate.iterations)
+
+
 def _remaining(patches: Patches, pixel: float, exposure: float, voltage: float, count: int) -> Tensor:
     frequency = np.arange(patches.band.rings) / (patches.side * pixel)
     rows = [damage_amplitude(frequency, (frame + 0.5) * exposure, voltage) for frame in range(count)]

@@ -1,0 +1,196 @@
+"""Motion in RELION's STAR files: corrected_micrographs.star, and the one per movie that polishing reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from emflow.io.star import write_star
+from emflow.metadata import OpticsGroup
+from emflow.motion.field import MotionField
+
+# RELION's motion model 1: (1, x, x^2, y, y^2, x y) times (t, t^2, t^3), x and y from -0.5 to 0.5.
+_MODEL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class MovieMotion:
+    """What the STAR file of one movie says; sizes, shifts and bad pixels in unbinned pixels."""
+
+    movie_name: str
+    frames: int
+    field: MotionField
+    pixel_size_angstrom: float
+    voltage_kilovolt: float
+    exposure_electrons_per_square_angstrom: float
+    pre_exposure_electrons_per_square_angstrom: float = 0.0
+    binning: float = 1.0
+    first_frame: int = 1
+    gain_name: str = ""
+    eer_grouping: int | None = None
+    eer_upsampling: int | None = None
+    bad_pixels_yx: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class MotionLengths:
+    """Length of the path of the image's mean, in angstrom: all of it, up to and after 4 electrons per A^2."""
+
+    total: float
+    early: float
+    late: float
+
+
+def motion_lengths(
+    field: MotionField, pixel_size_angstrom: float, exposure_electrons_per_square_angstrom: float
+) -> MotionLengths:
+    """Return how far the specimen went, as RELION counts it (``--dose_motionstats_cutoff 4``)."""
+    steps = np.linalg.norm(np.diff(field.mean_shifts(), axis=0), axis=1) * pixel_size_angstrom
+    # A step ends in the frame after it; RELION calls it early while that frame's exposure is below 4.
+    early = (np.arange(1, len(steps) + 1) * exposure_electrons_per_square_angstrom) < 4.0
+    return MotionLengths(float(steps.sum()), float(steps[early].sum()), float(steps[~early].sum()))
+
+
+def _relion_basis(points_yx: NDArray[np.float64], shape: tuple[int, int], frames: int) -> NDArray[np.float64]:
+    y, x = (points_yx / np.asarray(shape) - 0.5).T
+    space = np.stack([np.ones_like(x), x, x**2, y, y**2, x * y], -1)
+    t = np.arange(frames)[:, None] ** np.arange(1, 4)
+    return np.asarray(np.einsum("pi,fk->fpik", space, t).reshape(frames, len(x), 18))
+
+
+def relion_motion_model(
+    field: MotionField,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return RELION's global shifts (frames, 2), (x, y), and coefficients (36,) that fit a field best.
+
+    RELION's shifts undo motion, so they are minus the displacement. Its local model is smooth in time and
+    has no constant, so what it cannot say of the mean goes into the shifts.
+    """
+    field = field.relative_to(0)
+    height, width = field.shape
+    axes = [np.linspace(0.02, 0.98, 15) * side for side in (height, width)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    displacement = field.displacement(grid)
+    shifts = displacement.mean(1)
+    coefficients = np.zeros(36)
+    if field.degree and np.abs(field.coefficients[:, 1:]).max() > 1e-6:
+        basis = _relion_basis(grid, field.shape, field.frames)
+        # The fit leaves the mean to the shifts: both are taken without it.
+        centred = (basis - basis.mean(1, keepdims=True)).reshape(-1, 18)
+        local = (displacement - shifts[:, None]).reshape(-1, 2)
+        scale = np.linalg.norm(centred, axis=0)
+        scale[scale == 0] = 1
+        solution = np.linalg.lstsq(centred / scale, local, rcond=None)[0] / scale[:, None]
+        # The constant term is no local motion, and stays nought.
+        solution[:3] = 0
+        coefficients = np.concatenate([-solution[:, 1], -solution[:, 0]])
+        shifts = shifts - (basis @ solution).mean(1)
+    return -(shifts - shifts[:1])[:, ::-1], coefficients
+
+
+def field_of_relion_model(
+    shape: tuple[int, int],
+    shifts_xy: NDArray[np.float64],
+    coefficients: NDArray[np.float64],
+    points_yx: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the displacement (frames, points, 2), (y, x), that RELION reads from its shifts and model."""
+    basis = _relion_basis(points_yx, shape, len(shifts_xy))
+    local = np.stack([basis @ coefficients[18:], basis @ coefficients[:18]], -1)
+    return np.asarray(-(shifts_xy[:, None, ::-1] + local))
+
+
+def write_motion_star(path: Path, motion: MovieMotion) -> None:
+    """Write the STAR file of one movie, RELION's rlnMicrographMetadata."""
+    height, width = motion.field.shape
+    general: dict[str, object] = {
+        "rlnImageSizeX": width,
+        "rlnImageSizeY": height,
+        "rlnImageSizeZ": motion.frames,
+        "rlnMicrographMovieName": motion.movie_name,
+    }
+    if motion.gain_name:
+        general["rlnMicrographGainName"] = motion.gain_name
+    general |= {
+        "rlnMicrographBinning": float(motion.binning),
+        "rlnMicrographOriginalPixelSize": float(motion.pixel_size_angstrom),
+        "rlnMicrographDoseRate": float(motion.exposure_electrons_per_square_angstrom),
+        "rlnMicrographPreExposure": float(motion.pre_exposure_electrons_per_square_angstrom),
+        "rlnVoltage": float(motion.voltage_kilovolt),
+        "rlnMicrographStartFrame": motion.first_frame,
+    }
+    if motion.eer_grouping is not None:
+        general["rlnEERUpsampling"] = motion.eer_upsampling
+        general["rlnEERGrouping"] = motion.eer_grouping
+    shifts, coefficients = relion_motion_model(motion.field)
+    general["rlnMotionModelVersion"] = _MODEL_VERSION if coefficients.any() else 0
+    tables: dict[str, pd.DataFrame | dict[str, object]] = {"general": general}
+    tables["global_shift"] = pd.DataFrame(
+        {
+            "rlnMicrographFrameNumber": np.arange(motion.first_frame, motion.first_frame + len(shifts)),
+            "rlnMicrographShiftX": shifts[:, 0],
+            "rlnMicrographShiftY": shifts[:, 1],
+        }
+    )
+    if coefficients.any():
+        tables["local_motion_model"] = pd.DataFrame(
+            {
+                "rlnMotionModelCoeffsIdx": np.arange(36),
+                # The third power of a frame's number is large: six decimals would be too few.
+                "rlnMotionModelCoeff": pd.Series([f"{value:.10f}" for value in coefficients], dtype=object),
+            }
+        )
+    if motion.bad_pixels_yx is not None and len(motion.bad_pixels_yx):
+        tables["hot_pixels"] = pd.DataFrame(
+            {
+                "rlnCoordinateX": motion.bad_pixels_yx[:, 1].astype(np.float64),
+                "rlnCoordinateY": motion.bad_pixels_yx[:, 0].astype(np.float64),
+            }
+        )
+    write_star(path, tables)
+
+
+@dataclass(frozen=True)
+class CorrectedRow:
+    """A row of corrected_micrographs.star: paths relative to the RELION project."""
+
+    micrograph_name: str
+    metadata_name: str
+    lengths: MotionLengths
+    unweighted_name: str = ""
+
+
+def write_corrected_star(
+    path: Path,
+    rows: Sequence[CorrectedRow],
+    optics: OpticsGroup,
+    *,
+    movie_pixel_size_angstrom: float,
+) -> None:
+    """Write corrected_micrographs.star, of one optics group.
+
+    ``optics`` holds the pixel size of the corrected micrographs.
+    """
+    micrographs = {
+        "rlnMicrographName": [row.micrograph_name for row in rows],
+        "rlnMicrographMetadata": [row.metadata_name for row in rows],
+        "rlnOpticsGroup": [1] * len(rows),
+        "rlnAccumMotionTotal": [row.lengths.total for row in rows],
+        "rlnAccumMotionEarly": [row.lengths.early for row in rows],
+        "rlnAccumMotionLate": [row.lengths.late for row in rows],
+    }
+    if any(row.unweighted_name for row in rows):
+        micrographs["rlnMicrographNameNoDW"] = [row.unweighted_name for row in rows]
+    optics_table = {
+        "rlnOpticsGroupName": [optics.name],
+        "rlnOpticsGroup": [1],
+        "rlnMicrographOriginalPixelSize": [movie_pixel_size_angstrom],
+        "rlnVoltage": [optics.voltage_kilovolt],
+        "rlnSphericalAberration": [optics.spherical_aberration_millimetre],
+        "rlnAmplitudeContrast": [optics.amplitude_contrast],
+        "rlnMicrographPixelSize": [optics.pixel_size_angstrom],
+    }
+    write_star(path, {"optics": pd.DataFrame(optics_table), "micrographs": pd.DataFrame(micrographs)})
