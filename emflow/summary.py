@@ -25,14 +25,16 @@ class Summary:
     particles_per_micrograph: Mapping[str, float] = field(default_factory=dict)  # quantile -> count
     micrographs_without_particles: Sequence[str] = ()
     files: Mapping[str, str] = field(default_factory=dict)  # what -> path
+    # Quantiles of how far movies moved: "total", "early" (up to 4 electrons per A^2) and "late"
+    motion_angstrom: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Return what summary.json holds."""
         return asdict(self)
 
 
-def quantiles(counts: Sequence[int]) -> dict[str, float]:
-    """Return minimum, quartiles, maximum and mean of counts; empty for none."""
+def quantiles(counts: Sequence[float]) -> dict[str, float]:
+    """Return minimum, quartiles, maximum and mean of numbers; empty for none."""
     if not counts:
         return {}
     names = ("minimum", "lower_quartile", "median", "upper_quartile", "maximum")
@@ -55,6 +57,11 @@ def summary_text(summary: Summary, next_commands: Sequence[str]) -> str:
             f"  per micrograph: median {per['median']:g}, quartiles {per['lower_quartile']:g} and "
             f"{per['upper_quartile']:g}, range {per['minimum']:g} to {per['maximum']:g}"
         )
+    if summary.motion_angstrom:
+        median = {part: values["median"] for part, values in summary.motion_angstrom.items()}
+        farthest = summary.motion_angstrom["total"]["maximum"]
+        parts = f"{median['early']:.1f} early, {median['late']:.1f} late"
+        lines.append(f"  motion: median {median['total']:.1f} A ({parts}), at most {farthest:.1f} A")
     empty = summary.micrographs_without_particles
     if empty:
         shown = ", ".join(empty[:_NAMED]) + (" ..." if len(empty) > _NAMED else "")

@@ -25,11 +25,19 @@ from emflow.io.index import (
     write_failures,
     write_index,
 )
+from emflow.io.motion import MOTION, MotionRecord, read_motion
 from emflow.io.relion_export import ExportedMicrograph, write_relion_project
+from emflow.io.relion_motion import CorrectedMicrograph, write_motion_project
 from emflow.io.relion_project import check_star_paths
 from emflow.io.star import read_star_text
 from emflow.metadata import Ctf, OpticsGroup, Picks
-from emflow.relion import box_inside, extraction_box_pixels, relion_micrograph_name, whole_pixels
+from emflow.relion import (
+    box_inside,
+    extraction_box_pixels,
+    number_optics_groups,
+    relion_micrograph_name,
+    whole_pixels,
+)
 
 
 def export_relion(
@@ -87,6 +95,7 @@ def export_relion(
     digests = write_relion_project(
         output, [micrographs[name] for name in names], diameter_angstrom=diameter_angstrom
     )
+    _write_motion(output, batches, {name: good[name] for name in names}, micrographs)
     say("export-relion", f"written {output}; checking what was written")
     problems = check_star_paths([output])
     if problems:
@@ -102,7 +111,7 @@ def export_relion(
         particles = sum(len(micrographs[name].x) for name in mine_names)
         rows.append(ExportRow(batch.parent.name, len(mine_names), failed, particles, digest.hexdigest()))
     table = []
-    for name, (number, row, _) in chosen.items():
+    for name, (number, row, image) in chosen.items():
         told = ExportedRow(name, row.status, row.reason, batches[number].parent.name)
         if name in micrographs:
             micrograph = micrographs[name]
@@ -112,6 +121,9 @@ def export_relion(
                 particles=len(micrograph.x),
                 threshold=limits[name],
                 pixel_size_angstrom=micrograph.optics.pixel_size_angstrom,
+                motion_total_angstrom=image.motion_total_angstrom,
+                motion_early_angstrom=image.motion_early_angstrom,
+                motion_late_angstrom=image.motion_late_angstrom,
             )
         table.append(told)
     write_index(output / "micrographs.tsv", table, ExportedRow)
@@ -217,6 +229,33 @@ def _exported(row: MicrographRow, picks: Picks, diameter_angstrom: float) -> tup
     merit = picks.figure_of_merit[keep]
     exported = ExportedMicrograph(link, Path(row.path), optics, ctf, x[keep], y[keep], merit)
     return exported, len(picks) - int(keep.sum())
+
+
+def _write_motion(
+    output: Path, batches: list[Path], chosen: Chosen, micrographs: dict[str, ExportedMicrograph]
+) -> None:
+    """Write how movies moved; leave nothing of that where no micrograph was made of a movie."""
+    corrected = []
+    records: dict[int, dict[str, MotionRecord]] = {}
+    for name, (number, _, image) in chosen.items():
+        if image.motion_total_angstrom is None:
+            continue
+        if number not in records:
+            records[number] = read_motion(batches[number].parent / MOTION)
+        if name not in records[number]:
+            raise SettingError(f"{batches[number].parent / MOTION}: lacks {name}; run the batch again")
+        corrected.append(
+            CorrectedMicrograph(
+                micrographs[name].name,
+                records[number][name],
+                micrographs[name].optics,
+                image.motion_total_angstrom,
+                image.motion_early_angstrom or 0.0,
+                image.motion_late_angstrom or 0.0,
+            )
+        )
+    groups = number_optics_groups(micrograph.optics for micrograph in micrographs.values())
+    write_motion_project(output, corrected, groups)
 
 
 def _report(micrographs: list[ExportedMicrograph], overhanging: int, failed: int, output: Path) -> None:

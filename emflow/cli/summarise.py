@@ -67,6 +67,7 @@ def summarise(*, export: Path, session: str, diameter_angstrom: float, overlays:
         superseded=sum(row.status == SUPERSEDED for row in rows),
         particles_per_micrograph=quantiles(counts),
         micrographs_without_particles=[row.name for row in used if not row.particles],
+        motion_angstrom=_motion(used),
         files={
             "STAR": str(relion / "autopick.star"),
             "particles": str(relion / "particles.star"),
@@ -87,6 +88,16 @@ def summarise(*, export: Path, session: str, diameter_angstrom: float, overlays:
     write_text(folder / "summary.txt", summary_text(summary, commands))
     write_text(output, json.dumps(summary.to_dict(), indent=2) + "\n")
     say("summarise", f"{session}: {summary.particles} particles from {summary.micrographs} micrographs")
+
+
+def _motion(rows: Sequence[ExportedRow]) -> dict[str, dict[str, float]]:
+    parts = {
+        "total": [row.motion_total_angstrom for row in rows],
+        "early": [row.motion_early_angstrom for row in rows],
+        "late": [row.motion_late_angstrom for row in rows],
+    }
+    known = {part: [value for value in values if value is not None] for part, values in parts.items()}
+    return {part: quantiles(values) for part, values in known.items() if values}
 
 
 def _sample(rows: Sequence[ExportedRow], most: int) -> list[ExportedRow]:

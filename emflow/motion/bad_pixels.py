@@ -1,7 +1,5 @@
 """Pixels that do not count electrons: found by their counts, and filled with their neighbours'."""
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -106,8 +104,3 @@ class BadPixelFiller:
         source = self._candidates[np.arange(len(self._index)), choice.astype(np.int64)]
         flat = frame.reshape(-1)
         flat[self._index] = flat[source]
-
-
-def bad_fraction(bad: NDArray[np.bool_]) -> float:
-    """Return the part of pixels that are bad."""
-    return float(np.count_nonzero(bad)) / math.prod(bad.shape)
