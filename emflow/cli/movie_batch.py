@@ -34,23 +34,23 @@ class MovieSettings:
     optics: OpticsGroup
     header_pixel_size_angstrom: float
     exposure: float
-    pre_exposure: float
-    total_exposure: float | None
-    gain: Path | None
-    gain_rotation: int
-    gain_flip: str
-    defects: Path | None
-    frames: int | None
-    first_frame: int
-    last_frame: int | None
-    group_frames: int
-    eer_upsampling: int
-    output_pixel_size_angstrom: float | None
-    local: bool
-    dose_weighting: bool
-    unweighted: bool
-    halves_pixel_size_angstrom: float | None
-    half_precision: bool
+    pre_exposure: float = 0.0
+    total_exposure: float | None = None
+    gain: Path | None = None
+    gain_rotation: int = 0
+    gain_flip: str = "none"
+    defects: Path | None = None
+    frames: int | None = None
+    first_frame: int = 1
+    last_frame: int | None = None
+    group_frames: int = 1
+    eer_upsampling: int = 1
+    output_pixel_size_angstrom: float | None = None
+    local: bool = True
+    dose_weighting: bool = True
+    unweighted: bool = False
+    halves_pixel_size_angstrom: float | None = None
+    half_precision: bool = False
 
 
 @dataclass(frozen=True)

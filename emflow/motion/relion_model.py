@@ -62,9 +62,9 @@ def relion_motion_model(
         solution = np.linalg.lstsq(centred / scale, local, rcond=None)[0] / scale[:, None]
         # The constant term is no local motion, and stays nought.
         solution[:3] = 0
-        coefficients = np.concatenate([-solution[:, 1], -solution[:, 0]])
+        coefficients = np.concatenate([-solution[:, 1], -solution[:, 0]]) + 0.0  # no -0
         shifts = shifts - (basis @ solution).mean(1)
-    return -(shifts - shifts[:1])[:, ::-1], coefficients
+    return 0.0 - (shifts - shifts[:1])[:, ::-1], coefficients
 
 
 def field_of_relion_model(

@@ -1,5 +1,7 @@
 """Movies in TIFF files, a page a frame: read upside down, as RELION does."""
 
+import logging
+import struct
 from pathlib import Path
 from types import TracebackType
 
@@ -8,6 +10,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from emflow.errors import BadInputError
+
+# What it complains of is an error here, and said once.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 class TiffPages:
@@ -20,6 +25,7 @@ class TiffPages:
             raise BadInputError(f"is no readable TIFF file: {error}") from None
         try:
             self.pages = list(self._file.pages)
+            check_chain(self._file)
             size = path.stat().st_size
             for number, page in enumerate(self.pages):
                 end = max(
@@ -80,6 +86,25 @@ class TiffMovie:
         self._pages.close()
 
 
+def check_chain(file: tifffile.TiffFile) -> None:
+    """Make sure that the last page found is the last there was: the library itself ends at a cut.
+
+    Raises
+    ------
+    BadInputError
+        If its directory leads on to another, which is not there.
+    """
+    count = len(file.pages)
+    stream, layout = file.filehandle, file.tiff
+    start = file.pages[count - 1].offset
+    stream.seek(start)
+    (tags,) = struct.unpack(layout.tagnoformat, stream.read(layout.tagnosize))
+    stream.seek(start + layout.tagnosize + tags * layout.tagsize)
+    (following,) = struct.unpack(layout.offsetformat, stream.read(layout.offsetsize))
+    if following:
+        raise BadInputError(f"is truncated after page {count}: the next should begin at byte {following}")
+
+
 def read_tiff_layout(path: Path) -> tuple[int, int, int]:
     """Return how many pages a TIFF or EER file has, and height and width of the last, without decoding any.
 
@@ -92,6 +117,9 @@ def read_tiff_layout(path: Path) -> tuple[int, int, int]:
         with tifffile.TiffFile(path) as file:
             count = len(file.pages)
             shape = file.pages[count - 1].shape
+            check_chain(file)
+    except BadInputError:
+        raise
     except Exception as error:  # a broken directory raises what it likes
         raise BadInputError(f"is no readable TIFF file: {error}") from None
     if len(shape) < 2:
