@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emflow.motion.dose import damage_amplitude
-from emflow.motion.field import MotionField, basis_values
+from emflow.motion.field import MotionField, degrees_of_basis
 
 # Below this a frame counts as moved as a whole, and is shifted in Fourier space without loss.
 _RIGID_PIXELS = 0.02
-# Spacing of the points at which the (smooth) field is worked out before it is interpolated to all pixels.
-_NODES = 33
 
 
 @dataclass(frozen=True)
@@ -62,17 +60,25 @@ class FrameResampler:
         # What interpolation takes on average, given back; not without limit, or noise would be blown up.
         self._sharpen_y = 1 / keys_transfer(self._k_y.cpu()).clamp(min=0.5).to(device)
         self._sharpen_x = 1 / keys_transfer(self._k_x.cpu()).clamp(min=0.5).to(device)
-        axes = [np.linspace(0, side - 1, _NODES) for side in field.shape]
-        nodes = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-        values = basis_values(nodes, field.shape, field.degree)
-        shifts = np.einsum("nt,fta->fna", values, field.coefficients)
+        self._pixels_y = torch.linspace(-1, 1, height, device=device)[:, None]
+        self._pixels_x = torch.linspace(-1, 1, width, device=device)[None, :]
+        degrees = degrees_of_basis(field.degree)
+        legendre = np.polynomial.legendre.legvander
+        along = [legendre(2 * np.arange(side) / side - 1, field.degree) for side in field.shape]
+        # The field at (y, x) is along_y[y] @ square @ along_x[x]: exact, and cheaper than interpolation.
+        square = np.zeros((field.frames, 2, field.degree + 1, field.degree + 1))
+        for term, (power_y, power_x) in enumerate(degrees):
+            square[:, :, power_y, power_x] = field.coefficients[:, term]
+        self._along_y, self._along_x = (torch.from_numpy(values).float().to(device) for values in along)
+        self._square = torch.from_numpy(square).float().to(device)
+        corners = np.array([[0, 0], [0, width], [height, 0], [height, width], [height / 2, width / 2]])
+        shifts = field.displacement(corners)
         self._mean = shifts.mean(1)
-        self._local = shifts - self._mean[:, None]
+        self._local = np.abs(shifts - self._mean[:, None]).max((1, 2))
 
     def transform(self, frame: Tensor, number: int) -> Tensor:
         """Return the Fourier transform (h, w//2+1) of a frame (h, w), the specimen moved back."""
-        local = self._local[number]
-        if np.abs(local).max() < _RIGID_PIXELS:
+        if self._local[number] < _RIGID_PIXELS:
             spectrum: Tensor = torch.fft.rfft2(frame)
             y, x = (float(value) for value in self._mean[number])
             if y or x:
@@ -81,15 +87,10 @@ class FrameResampler:
             return spectrum
         height, width = self._field.shape
         # grid_sample: x first, in units of half the image, -1 and 1 at the outermost pixels' centres
-        shift = torch.from_numpy((local + self._mean[number]).T.reshape(1, 2, _NODES, _NODES)).float()
-        dense = torch.nn.functional.interpolate(
-            shift.to(self._device), size=(height, width), mode="bicubic", align_corners=True
-        )[0]
-        grid_y = torch.linspace(-1, 1, height, device=self._device)[:, None]
-        grid_x = torch.linspace(-1, 1, width, device=self._device)[None, :]
-        grid = torch.stack(
-            [grid_x + dense[1] * (2 / (width - 1)), grid_y + dense[0] * (2 / (height - 1))], -1
-        )
+        grid = torch.empty((height, width, 2), device=self._device)
+        for axis, (side, pixels) in enumerate(((height, self._pixels_y), (width, self._pixels_x))):
+            dense = self._along_y @ (self._square[number, axis] @ self._along_x.T)
+            torch.add(pixels, dense, alpha=2 / (side - 1), out=grid[..., 1 - axis])
         sampled = torch.nn.functional.grid_sample(
             frame[None, None], grid[None], mode="bicubic", padding_mode="reflection", align_corners=True
         )
