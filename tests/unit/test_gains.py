@@ -87,7 +87,9 @@ def test_only_eer_takes_a_gain_of_half_or_double():
 def test_the_gain_of_an_eer_movie():
     np.testing.assert_array_equal(fit_eer_gain(GAIN, (8, 12), multiplies=True), GAIN)
     np.testing.assert_array_equal(fit_eer_gain(GAIN, (16, 24), multiplies=True)[1::2, ::2], GAIN)
-    np.testing.assert_allclose(fit_eer_gain(GAIN, (4, 6), multiplies=True)[0, 0], GAIN[:2, :2].mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        fit_eer_gain(GAIN, (4, 6), multiplies=True)[0, 0], GAIN[:2, :2].mean(), rtol=1e-6
+    )
     beam = GAIN.copy()
     beam[1, 1] = 0
     divided = fit_eer_gain(beam, (8, 12), multiplies=False)

@@ -80,7 +80,7 @@ def test_frames_are_gain_corrected_and_whole():
 def test_frames_that_cannot_be_used():
     movie = simulate_movie(5, shape=(128, 128), frames=6, electrons_per_pixel=6.0)
     stack = list(movie.frames)
-    with pytest.raises(BadInputError, match="and its gain disagree: .* does not lie on the frames as given"):
+    with pytest.raises(BadInputError, match=r"and its gain disagree: .* does not lie on the frames as given"):
         CleanFrames(stack, movie.gain[::-1], None, CPU)
     broken = [frame.astype(np.float32) for frame in stack]
     broken[2][3, 4] = np.nan
@@ -90,5 +90,5 @@ def test_frames_that_cannot_be_used():
         CleanFrames([np.ones((64, 64))] * 6, None, None, CPU)
     half = np.zeros((128, 128), bool)
     half[:64] = True
-    with pytest.raises(BadInputError, match="5. % bad pixels: is it the right gain"):
+    with pytest.raises(BadInputError, match=r"5. % bad pixels: is it the right gain"):
         CleanFrames(stack, None, half, CPU)

@@ -147,7 +147,7 @@ def test_eer_cut_mid_frame(tmp_path, events):
 
 def test_what_is_no_movie(tmp_path):
     write_mrcs(tmp_path / "sum.mrc", COUNTS[:1].astype("i2"))
-    with pytest.raises(BadInputError, match="holds 1 frame: .* give sums as micrographs"):
+    with pytest.raises(BadInputError, match=r"holds 1 frame: .* give sums as micrographs"):
         read(tmp_path / "sum.mrc")
     tifffile.imwrite(tmp_path / "colour.tif", np.zeros((2, 8, 8, 3), "u1"), photometric="rgb")
     with pytest.raises(BadInputError, match="hold colours"):
