@@ -2,12 +2,13 @@
 
     python benchmarks/motion.py [--sizes 1024 2048] [--large] [--movies 6] [--seed 1]
 
-Movies of 24 frames at 1 angstrom per pixel: 0.5, 1 or 2 electrons per pixel and frame, drift up to 30 angstrom,
+Movies of 24 frames at 1 angstrom per pixel: 0.5, 1 or 2 electrons per pixel and frame, drift up to 30 A,
 local motion up to 8, gain, dead columns, listed and unlisted bad pixels. ``--large`` adds one of 4096 x 4096.
 RELION (``relion_run_motioncorr --use_own``, which must be installed) runs with 5 x 5 and 3 x 3 patches and
 without. The error is the rms distance from the true displacement over frames and a grid of 9 x 9 points, in
-pixels, a constant at each point left out; "rest" is that of doing nothing. CPU seconds are of reading, aligning,
-summing and writing with one thread; emflow's are without the start of Python (3 s), which a batch pays once.
+pixels, a constant at each point left out; "rest" is that of doing nothing. CPU seconds are of reading,
+aligning, summing and writing with one thread; emflow's are without the start of Python (3 s), which a batch
+pays once.
 """
 
 import argparse
@@ -87,8 +88,8 @@ def main() -> None:
             flush=True,
         )
     print(
-        f"\nError over the best of RELION's three: mean {np.mean(ratios):.2f}, at most {max(ratios):.2f}; worse "
-        f"than RELION's best, rest or global only: {', '.join(lost) or 'none'}."
+        f"\nError over the best of RELION's three: mean {np.mean(ratios):.2f}, at most {max(ratios):.2f}; "
+        f"worse than RELION's best, rest or global only: {', '.join(lost) or 'none'}."
     )
 
 

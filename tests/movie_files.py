@@ -58,7 +58,7 @@ def write_eer(path: Path, events: Sequence[NDArray[np.int64]], camera: tuple[int
 
 
 def _encode_events(places: NDArray[np.int64], camera: tuple[int, int]) -> bytes:
-    """Encode events as EER does: 7 bits of pixels to skip, then 4 of the place in the pixel, low bits first."""
+    """Encode events as EER does: 7 bits of pixels to skip, then 4 of the place inside, low bits first."""
     pixel = places[:, 0] // 2 * camera[1] + places[:, 1] // 2
     # Quarters of a pixel, of which the half is the upper bit; the camera writes them with these bits turned.
     quarter = (places[:, 0] % 2 * 8 + places[:, 1] % 2 * 2) ^ 0b1010

@@ -191,8 +191,8 @@ class MovieBatch:
         from emflow.motion.frames import CleanFrames
 
         gain, (height, width) = self.gain, stack[0].shape
-        if gain is not None and self.settings.gain is not None:
-            if is_eer(path):
+        if gain is not None:
+            if is_eer(path) and self.settings.gain is not None:
                 multiplies = self.settings.gain.suffix.lower() == GAIN_SUFFIX
                 gain = fit_eer_gain(gain, (height, width), multiplies=multiplies)
             check_gain(gain, (height, width))

@@ -186,7 +186,7 @@ class _Fit:
 
     @property
     def uncertainty(self) -> float:
-        """Variance of the displacement in a frame, an axis, in square working pixels, where there is signal."""
+        """Variance of the displacement in a frame, an axis, in square working pixels, by signal."""
         return sum(self._left) / self._total_told
 
     def field(self) -> MotionField:

@@ -57,7 +57,7 @@ def test_bad_pixels_are_filled_from_good_neighbours_anew_in_each_frame():
 
 
 def test_damage_is_that_of_grant_and_grigorieff():
-    """eLife 4 (2015) e06980, eq. 3, worked out by hand: at 1/3 per angstrom 0.245 * 3^1.665 + 2.81 = 4.337."""
+    """eLife 4 (2015) e06980, eq. 3, by hand: at 1/3 per angstrom 0.245 * 3^1.665 + 2.81 = 4.337."""
     frequency = np.array([1 / 3, 1 / 10, 1 / 20])
     np.testing.assert_allclose(critical_exposure(frequency, 300.0), [4.3365, 14.1379, 38.7349], rtol=1e-3)
     np.testing.assert_allclose(
