@@ -30,6 +30,8 @@ class Summary:
     doubtful_ctfs: Mapping[str, float] = field(default_factory=dict)  # name -> figure of merit, worst first
     micrographs_without_particles: Sequence[str] = ()
     files: Mapping[str, str] = field(default_factory=dict)  # what -> path
+    # Quantiles of how far movies moved: "total", "early" (up to 4 electrons per A^2) and "late"
+    motion_angstrom: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """Return what summary.json holds."""
@@ -60,6 +62,11 @@ def summary_text(summary: Summary, next_commands: Sequence[str]) -> str:
             f"  per micrograph: median {per['median']:g}, quartiles {per['lower_quartile']:g} and "
             f"{per['upper_quartile']:g}, range {per['minimum']:g} to {per['maximum']:g}"
         )
+    if summary.motion_angstrom:
+        median = {part: values["median"] for part, values in summary.motion_angstrom.items()}
+        farthest = summary.motion_angstrom["total"]["maximum"]
+        parts = f"{median['early']:.1f} early, {median['late']:.1f} late"
+        lines.append(f"  motion: median {median['total']:.1f} A ({parts}), at most {farthest:.1f} A")
     lines += _ctf_lines(summary)
     empty = summary.micrographs_without_particles
     if empty:

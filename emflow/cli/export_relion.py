@@ -26,11 +26,19 @@ from emflow.io.index import (
     write_failures,
     write_index,
 )
+from emflow.io.motion import MOTION, MotionRecord, read_motion
 from emflow.io.relion_export import ExportedMicrograph, write_relion_project
+from emflow.io.relion_motion import CorrectedMicrograph, write_motion_project
 from emflow.io.relion_project import check_star_paths
 from emflow.io.star import read_star_text
 from emflow.metadata import Ctf, OpticsGroup, Picks
-from emflow.relion import box_inside, extraction_box_pixels, relion_micrograph_name, whole_pixels
+from emflow.relion import (
+    box_inside,
+    extraction_box_pixels,
+    number_optics_groups,
+    relion_micrograph_name,
+    whole_pixels,
+)
 
 
 def export_relion(
@@ -90,6 +98,7 @@ def export_relion(
     digests = write_relion_project(
         output, [micrographs[name] for name in names], diameter_angstrom=diameter_angstrom
     )
+    _write_motion(output, batches, {name: good[name] for name in names}, micrographs)
     say("export-relion", f"written {output}; checking what was written")
     problems = check_star_paths([output])
     if problems:
@@ -107,7 +116,9 @@ def export_relion(
     table = []
     for name, entry in chosen.items():
         told = ExportedRow(name, entry.picks.status, entry.picks.reason, batches[entry.batch].parent.name)
-        table.append(_told(told, micrographs[name], limits[name]) if name in micrographs else told)
+        table.append(
+            _told(told, entry.image, micrographs[name], limits[name]) if name in micrographs else told
+        )
     write_index(output / "micrographs.tsv", table, ExportedRow)
     write_index(index, rows, ExportRow)
     _report(list(micrographs.values()), overhanging, len(failures), output)
@@ -236,7 +247,9 @@ def _exported(entry: _Entry, picks: Picks, diameter_angstrom: float) -> tuple[Ex
     return exported, len(picks) - int(keep.sum())
 
 
-def _told(row: ExportedRow, micrograph: ExportedMicrograph, limit: float) -> ExportedRow:
+def _told(
+    row: ExportedRow, image: MicrographRow, micrograph: ExportedMicrograph, limit: float
+) -> ExportedRow:
     """Return the row of the export's own table, with what RELION is given of a micrograph."""
     row = replace(
         row,
@@ -244,6 +257,9 @@ def _told(row: ExportedRow, micrograph: ExportedMicrograph, limit: float) -> Exp
         particles=len(micrograph.x),
         threshold=limit,
         pixel_size_angstrom=micrograph.optics.pixel_size_angstrom,
+        motion_total_angstrom=image.motion_total_angstrom,
+        motion_early_angstrom=image.motion_early_angstrom,
+        motion_late_angstrom=image.motion_late_angstrom,
     )
     ctf = micrograph.ctf
     if ctf is None:
@@ -254,6 +270,34 @@ def _told(row: ExportedRow, micrograph: ExportedMicrograph, limit: float) -> Exp
         ctf_max_resolution_angstrom=ctf.max_resolution_angstrom,
         ctf_figure_of_merit=ctf.figure_of_merit if micrograph.ctf_picture is not None else None,
     )
+
+
+def _write_motion(
+    output: Path, batches: list[Path], chosen: dict[str, _Entry], micrographs: dict[str, ExportedMicrograph]
+) -> None:
+    """Write how movies moved; leave nothing of that where no micrograph was made of a movie."""
+    corrected = []
+    records: dict[int, dict[str, MotionRecord]] = {}
+    for name, entry in chosen.items():
+        number, image = entry.batch, entry.image
+        if image.motion_total_angstrom is None:
+            continue
+        if number not in records:
+            records[number] = read_motion(batches[number].parent / MOTION)
+        if name not in records[number]:
+            raise SettingError(f"{batches[number].parent / MOTION}: lacks {name}; run the batch again")
+        corrected.append(
+            CorrectedMicrograph(
+                micrographs[name].name,
+                records[number][name],
+                micrographs[name].optics,
+                image.motion_total_angstrom,
+                image.motion_early_angstrom or 0.0,
+                image.motion_late_angstrom or 0.0,
+            )
+        )
+    groups = number_optics_groups(micrograph.optics for micrograph in micrographs.values())
+    write_motion_project(output, corrected, groups)
 
 
 def _report(micrographs: list[ExportedMicrograph], overhanging: int, failed: int, output: Path) -> None:

@@ -72,6 +72,7 @@ def summarise(*, export: Path, session: str, diameter_angstrom: float, overlays:
         ctf_max_resolution_angstrom=_quantiles(row.ctf_max_resolution_angstrom for row in used),
         doubtful_ctfs=_doubtful(used),
         micrographs_without_particles=[row.name for row in used if not row.particles],
+        motion_angstrom=_motion(used),
         files={
             "STAR": str(relion / "autopick.star"),
             "particles": str(relion / "particles.star"),
@@ -103,6 +104,16 @@ def _doubtful(rows: Sequence[ExportedRow]) -> dict[str, float]:
     """Return the figures of merit of doubtful CTFs, worst first."""
     merits = [(row.ctf_figure_of_merit, row.name) for row in rows if row.ctf_figure_of_merit is not None]
     return {name: merit for merit, name in sorted(merits) if merit < DOUBTFUL_CTF}
+
+
+def _motion(rows: Sequence[ExportedRow]) -> dict[str, dict[str, float]]:
+    parts = {
+        "total": [row.motion_total_angstrom for row in rows],
+        "early": [row.motion_early_angstrom for row in rows],
+        "late": [row.motion_late_angstrom for row in rows],
+    }
+    known = {part: [value for value in values if value is not None] for part, values in parts.items()}
+    return {part: quantiles(values) for part, values in known.items() if values}
 
 
 def _sample(rows: Sequence[ExportedRow], most: int) -> list[ExportedRow]:

@@ -1,7 +1,6 @@
 """Writing a session as a RELION project: links, coordinate files, and the STAR files that name them."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emflow.io.files import write_text_if_changed
+from emflow.io.files import link, write_text_if_changed
 from emflow.io.relion_tables import diameter_comment
 from emflow.io.star import Pieces, Table, star_text, write_star
 from emflow.metadata import Ctf, OpticsGroup
@@ -91,9 +90,9 @@ def write_relion_project(
     folder.mkdir(parents=True, exist_ok=True)
     digests: dict[str, str] = {}
     for micrograph in micrographs:
-        _link(folder / micrograph.name, micrograph.path)
+        link(folder / micrograph.name, micrograph.path)
         if micrograph.ctf_picture is not None:
-            _link(folder / ctf_image_path(micrograph.name), micrograph.ctf_picture)
+            link(folder / ctf_image_path(micrograph.name), micrograph.ctf_picture)
         if len(micrograph.x):
             text = star_text({"": micrograph.coordinates()})
             write_text_if_changed(folder / coordinate_path(micrograph.name), text)
@@ -144,20 +143,6 @@ def write_relion_project(
         folder / COORDINATES, kept | ({folder / COORDINATES_LIST} if picked else set()), f"*{SUFFIX}"
     )
     return digests
-
-
-def _link(link: Path, target: Path) -> None:
-    # The link is absolute: the project folder may be reached by several paths, the data by one.
-    wanted = os.path.abspath(target)  # noqa: PTH100 - resolving would follow the facility's own links
-    if link.is_symlink() and os.readlink(link) == wanted:  # noqa: PTH115 - compares text
-        return
-    link.parent.mkdir(parents=True, exist_ok=True)
-    partial = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        partial.symlink_to(wanted)
-        partial.replace(link)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _remove_strays(folder: Path, keep: set[Path], pattern: str) -> None:

@@ -89,7 +89,7 @@ class _Checker:
 
     def check_export(self, folder: Path) -> None:
         """Check the files of an export, each by itself and all against each other."""
-        names = (*_MICROGRAPHS, "autopick.star", "particles.star")
+        names = (*_MICROGRAPHS, "autopick.star", "particles.star", "corrected_micrographs.star")
         stars = {name: self._read(folder / name) for name in names if (folder / name).is_file()}
         every = next((stars[name] for name in _MICROGRAPHS if name in stars), None)
         if every is None:
