@@ -1,6 +1,7 @@
-# emflow: micrographs in, RELION-ready picks out.
+# emflow: movies or micrographs in, RELION-ready picks out.
 # A session's own Snakefile includes this one; run in the checkout itself it takes config/ from here.
-# The flow: import_micrographs - build_tiles - denoise, pick - export_relion - summarise
+# The flow: import_micrographs or correct_motion - estimate_ctf, build_tiles - denoise, pick - export_relion
+# - summarise
 
 
 include: "workflow/rules/common.smk"
@@ -18,6 +19,8 @@ rule all:
 
 
 include: "workflow/rules/ingest.smk"
+include: "workflow/rules/motion.smk"
+include: "workflow/rules/ctf.smk"
 include: "workflow/rules/tiles.smk"
 include: "workflow/rules/denoise.smk"
 include: "workflow/rules/pick.smk"

@@ -29,6 +29,10 @@ class Ctf:
     figure_of_merit: float | None = None
 
 
+DOUBTFUL_CTF = 0.5
+"""A CTF fitted here with a lower figure of merit is as likely wrong as right."""
+
+
 @dataclass(frozen=True)
 class Micrograph:
     """One micrograph that the pipeline accepted.

@@ -82,6 +82,16 @@ def draw_picks(
     return picture
 
 
+def draw_rings(picture: NDArray[np.uint8], caption: str) -> Image.Image:
+    """Return the picture of a CTF fit (side, side) with one line below it that says what was found."""
+    side = max(picture.shape[1], 640)  # room for the caption
+    drawn = Image.new("L", (side, side + _CAPTION_PIXELS), 20)
+    drawn.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS), (0, 0))
+    font = ImageFont.load_default(size=16)
+    ImageDraw.Draw(drawn).text((10, side + 8), caption, fill=235, font=font)
+    return drawn
+
+
 def _draw_scale_bar(draw: ImageDraw.ImageDraw, size: tuple[int, int], pixels_per_angstrom: float) -> None:
     wanted = size[0] / 5 / pixels_per_angstrom
     length = max((bar for bar in _BARS_ANGSTROM if bar <= wanted), default=_BARS_ANGSTROM[0])

@@ -12,6 +12,8 @@ from emflow.metadata import OpticsGroup, Picks
 
 LINKS = "Micrographs"
 """Folder of the RELION project in which a link leads to each micrograph."""
+MOVIES, MOTION, UNWEIGHTED = "Movies", "Motion", "Unweighted"
+"""Folders with a link to each movie, its motion as RELION's polishing reads it, a link to its plain sum."""
 COORDINATES = "AutoPick"
 """Folder of the RELION project with a coordinate file per micrograph, where an AutoPick job puts them."""
 SUFFIX = "_autopick.star"
@@ -20,6 +22,9 @@ COORDINATES_LIST = f"{COORDINATES}/coords_suffix{SUFFIX}"
 """What RELION 3.1's Extract job is pointed at: its name holds folder and suffix, its text the micrographs."""
 BOX_PER_DIAMETER = 1.5
 """Side of the extraction box in particle diameters: room for what the CTF delocalises and for alignment."""
+
+CTF_IMAGES = "CtfFind"
+"""Folder of the RELION project in which a link leads to the picture of each CTF fit."""
 
 # RELION takes '@' for a stack's index, ':' for a format, blanks and quotes for the end of a value.
 _UNSAFE = re.compile(r"[^A-Za-z0-9._/+=-]")
@@ -44,12 +49,32 @@ def relion_micrograph_name(name: str) -> str:
         does not read in a name, and folders called jobNNN, are replaced, and a digest of the name keeps
         the result unique.
     """
+    safe = _safe(name, taken=bool(_TWO_SUFFIXES.search(name)))
+    return f"{LINKS}/{safe}" if safe.endswith(".mrc") else f"{LINKS}/{safe}.mrc"
+
+
+def _safe(name: str, *, taken: bool = False) -> str:
     safe = _JOB.sub("job-", _UNSAFE.sub("_", name))
-    if safe != name or _TWO_SUFFIXES.search(name):
+    if safe != name or taken:
         stem, dot, suffix = safe.rpartition(".")
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         safe = f"{stem}_{digest}{dot}{suffix}" if dot and "/" not in suffix else f"{safe}_{digest}"
-    return f"{LINKS}/{safe}" if safe.endswith(".mrc") else f"{LINKS}/{safe}.mrc"
+    return safe
+
+
+def movie_name(name: str) -> str:
+    """Return rlnMicrographMovieName of a movie, by its name in its session; the suffix tells its format."""
+    return f"{MOVIES}/{_safe(name)}"
+
+
+def motion_path(micrograph_name: str) -> str:
+    """Return rlnMicrographMetadata of a micrograph (its rlnMicrographName) that was made of a movie."""
+    return f"{MOTION}/{micrograph_name.removeprefix(f'{LINKS}/').removesuffix('.mrc')}.star"
+
+
+def unweighted_name(micrograph_name: str) -> str:
+    """Return rlnMicrographNameNoDW of a micrograph (its rlnMicrographName)."""
+    return f"{UNWEIGHTED}/{micrograph_name.removeprefix(f'{LINKS}/')}"
 
 
 def coordinate_path(micrograph_name: str) -> str:
@@ -59,6 +84,14 @@ def coordinate_path(micrograph_name: str) -> str:
     RELION 4 and 5 read it from autopick.star.
     """
     return f"{COORDINATES}/{micrograph_name.removesuffix('.mrc')}{SUFFIX}"
+
+
+def ctf_image_path(micrograph_name: str) -> str:
+    """Return the path, in the RELION project, of the picture of a micrograph's CTF fit.
+
+    RELION's CtfFind job calls it so; in rlnCtfImage ``:mrc`` follows, as the suffix tells no format.
+    """
+    return f"{CTF_IMAGES}/{micrograph_name.removesuffix('.mrc')}.ctf"
 
 
 def extraction_box_pixels(diameter_angstrom: float, pixel_size_angstrom: float) -> int:

@@ -5,6 +5,8 @@ from types import MappingProxyType
 REVISIONS = MappingProxyType(
     {
         "import_micrographs": 1,
+        "correct_motion": 1,
+        "estimate_ctf": 1,
         "build_tiles": 1,
         "denoise": 1,
         "pick": 1,

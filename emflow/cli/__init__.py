@@ -16,6 +16,8 @@ COMMANDS = (
     "profile",
     "clean",
     "import_micrographs",
+    "correct_motion",
+    "estimate_ctf",
     "build_tiles",
     "denoise",
     "pick",
@@ -32,7 +34,7 @@ COMMANDS = (
 app = cyclopts.App(
     name="emflow",
     version=emflow.__version__,
-    help="Micrographs in, RELION-ready picks out. Start with `emflow init --help`.",
+    help="Movies or micrographs in, RELION-ready picks out. Start with `emflow init --help`.",
 )
 for command in COMMANDS:
     # "import" alone would be no Python name, hence import_micrographs; lazily, as torch takes seconds.

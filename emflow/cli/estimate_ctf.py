@@ -8,22 +8,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from emflow.cli.progress import say
 from emflow.devices import choose_device
 from emflow.errors import BadInputError, SettingError
-from emflow.io.index import FAILED, MicrographRow, accepted, read_index, write_failures, write_index
-from emflow.io.mrc import read_mrc, write_mrc
-from emflow.metadata import OpticsGroup
+from emflow.io.ctf_pictures import ctf_picture_path, write_ctf_picture
+from emflow.io.index import FAILED, MicrographRow, accepted, read_index, write_index
+from emflow.io.mrc import read_mrc
+from emflow.metadata import DOUBTFUL_CTF, OpticsGroup
 
 if TYPE_CHECKING:
     import torch
 
     from emflow.ctf_estimation import CtfEstimate, PowerSpectrum
 
-# Below this figure of merit a fit is as likely wrong as right.
-_DOUBTFUL = 0.5
+# Worst fits are named one by one, up to this many.
+_NAMED = 5
 # Spectra that a GPU fits at once; a CPU gains nothing by more than one.
 _TOGETHER_ON_GPU = 32
 
@@ -44,8 +43,10 @@ def estimate_ctf(
 ) -> None:
     """Write a batch's table of micrographs again with their CTFs, and a picture of each fit.
 
-    A fit that failed keeps its micrograph, with a low figure of merit. Pictures are 8-bit MRC files,
-    ctf/<micrograph's name>.ctf.mrc beside the table: measured rings on the left, fitted ones on the right.
+    A fit that failed keeps its micrograph, with a low figure of merit. A micrograph that cannot be read is
+    left out, and its row says why: the batch's failures.tsv belongs to the stages that run meanwhile.
+    Pictures are 8-bit MRC files, ctf/<micrograph's name>.ctf.mrc beside the table: measured rings on the
+    left, fitted ones on the right.
 
     Parameters
     ----------
@@ -106,16 +107,21 @@ def estimate_ctf(
             if len(finished) * 10 // len(wanted) > said:
                 said = len(finished) * 10 // len(wanted)
                 say("estimate_ctf", f"{len(finished)}/{len(wanted)} micrographs")
-    doubtful = sum((row.ctf_figure_of_merit or 0) < _DOUBTFUL for row in accepted(finished.values()))
-    say("estimate_ctf", f"{len(finished)} done, {doubtful} of them doubtful (figure of merit < {_DOUBTFUL})")
-    result = [finished.get(row.name, row) for row in table]
-    write_failures(output.parent, result)
-    write_index(output, result, MicrographRow)
+    _say_doubtful(accepted(finished.values()))
+    write_index(output, [finished.get(row.name, row) for row in table], MicrographRow)
 
 
-def picture_path(folder: Path, name: str) -> Path:
-    """Return where the picture of a micrograph's fit lies below the batch's folder."""
-    return folder / "ctf" / f"{name}.ctf.mrc"
+def _say_doubtful(rows: Sequence[MicrographRow]) -> None:
+    merits = sorted((row.ctf_figure_of_merit or 0.0, row.name) for row in rows)
+    doubtful = [(merit, name) for merit, name in merits if merit < DOUBTFUL_CTF]
+    say(
+        "estimate_ctf",
+        f"{len(rows)} CTFs estimated, {len(doubtful)} of them doubtful (figure of merit < {DOUBTFUL_CTF:g})",
+    )
+    for merit, name in doubtful[:_NAMED]:
+        say("estimate_ctf", f"doubtful: {name}, figure of merit {merit:.3f}")
+    if len(doubtful) > _NAMED:
+        say("estimate_ctf", f"doubtful: {len(doubtful) - _NAMED} more; see the table")
 
 
 def _optics(row: MicrographRow) -> OpticsGroup:
@@ -185,18 +191,15 @@ def _fit(
             device=device,
         )
     except ValueError as error:
-        raise SettingError(f"CTF of optics group {optics.name}: {error}") from None
+        raise SettingError(
+            f"CTF of optics group {optics.name}: {error}; change section ctf of config.yaml, "
+            "or set ctf.enabled: false"
+        ) from None
     known = {row.name: row for row in rows}
     for (name, spectrum), estimate in zip(spectra.items(), estimates, strict=True):
-        _write_picture(folder, name, estimate, spectrum)
+        write_ctf_picture(ctf_picture_path(folder, name), estimate.image, spectrum.frequency_step)
         finished[name] = _filled(known[name], estimate)
     return list(finished.values())
-
-
-def _write_picture(folder: Path, name: str, estimate: "CtfEstimate", spectrum: "PowerSpectrum") -> None:
-    grey = np.round(estimate.image * 254 - 127).astype(np.int8)
-    # A pixel of the picture is one step of frequency; the header can only state a length.
-    write_mrc(picture_path(folder, name), grey, 1 / (spectrum.frequency_step * grey.shape[0]))
 
 
 def _filled(row: MicrographRow, estimate: "CtfEstimate") -> MicrographRow:

@@ -4,9 +4,9 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from emflow.cli.progress import say
 from emflow.errors import SettingError
+from emflow.io.ctf_pictures import ctf_picture_path
 from emflow.io.index import (
     FAILED,
     OK,
@@ -25,11 +26,19 @@ from emflow.io.index import (
     write_failures,
     write_index,
 )
+from emflow.io.motion import MOTION, MotionRecord, read_motion
 from emflow.io.relion_export import ExportedMicrograph, write_relion_project
+from emflow.io.relion_motion import CorrectedMicrograph, write_motion_project
 from emflow.io.relion_project import check_star_paths
 from emflow.io.star import read_star_text
 from emflow.metadata import Ctf, OpticsGroup, Picks
-from emflow.relion import box_inside, extraction_box_pixels, relion_micrograph_name, whole_pixels
+from emflow.relion import (
+    box_inside,
+    extraction_box_pixels,
+    number_optics_groups,
+    relion_micrograph_name,
+    whole_pixels,
+)
 
 
 def export_relion(
@@ -38,6 +47,7 @@ def export_relion(
     output: Path,
     diameter_angstrom: float,
     index: Path,
+    estimated_ctf: bool = False,
     threshold: Literal["auto"] | float = "auto",
     max_failed_fraction: float = 0.5,
 ) -> None:
@@ -57,6 +67,8 @@ def export_relion(
         Longest diameter of the particle.
     index
         The table to write last: what RELION is given of each batch.
+    estimated_ctf
+        Take CTFs from the ctf.tsv beside each picks.tsv; a micrograph that failed there is left out.
     threshold
         Lowest figure of merit, 0 to 1; auto takes the one that the model's card suggests.
     max_failed_fraction
@@ -66,9 +78,9 @@ def export_relion(
         raise SettingError(f"--threshold {threshold}: expected auto or a number from 0 to 1")
     if not 0 < diameter_angstrom < math.inf:
         raise SettingError(f"--diameter-angstrom {diameter_angstrom}: expected a length above 0")
-    chosen = _choose(batches)
-    good = {name: entry for name, entry in chosen.items() if entry[1].status == OK}
-    failures = [entry[1] for entry in chosen.values() if entry[1].status != OK]
+    chosen = _choose(batches, estimated_ctf)
+    good = {name: entry for name, entry in chosen.items() if entry.picks.status == OK}
+    failures = [entry.picks for entry in chosen.values() if entry.picks.status != OK]
     output.mkdir(parents=True, exist_ok=True)
     write_failures(output, failures)
     _judge(len(failures), len(chosen), max_failed_fraction, output)
@@ -77,16 +89,16 @@ def export_relion(
     micrographs: dict[str, ExportedMicrograph] = {}
     limits: dict[str, float] = {}
     for number, batch in enumerate(batches):
-        mine = {name: entry for name, entry in good.items() if entry[0] == number}
-        for name, picks in _candidates(batch, {name: entry[1] for name, entry in mine.items()}):
-            _, row, image = mine[name]
-            limits[name] = _limit(row, threshold, batch)
-            micrographs[name], dropped = _exported(image, picks.above(limits[name]), diameter_angstrom)
+        mine = {name: entry for name, entry in good.items() if entry.batch == number}
+        for name, picks in _candidates(batch, {name: entry.picks for name, entry in mine.items()}):
+            limits[name] = _limit(mine[name].picks, threshold, batch)
+            micrographs[name], dropped = _exported(mine[name], picks.above(limits[name]), diameter_angstrom)
             overhanging += dropped
     names = sorted(micrographs)  # whatever the batches: the files do not depend on them
     digests = write_relion_project(
         output, [micrographs[name] for name in names], diameter_angstrom=diameter_angstrom
     )
+    _write_motion(output, batches, {name: good[name] for name in names}, micrographs)
     say("export-relion", f"written {output}; checking what was written")
     problems = check_star_paths([output])
     if problems:
@@ -96,50 +108,63 @@ def export_relion(
 
     rows = []
     for number, batch in enumerate(batches):
-        mine_names = [name for name in names if good[name][0] == number]
+        mine_names = [name for name in names if good[name].batch == number]
         digest = hashlib.sha256("".join(digests.get(micrographs[n].name, "") for n in mine_names).encode())
-        failed = sum(entry[0] == number and entry[1].status != OK for entry in chosen.values())
+        failed = sum(entry.batch == number and entry.picks.status != OK for entry in chosen.values())
         particles = sum(len(micrographs[name].x) for name in mine_names)
         rows.append(ExportRow(batch.parent.name, len(mine_names), failed, particles, digest.hexdigest()))
     table = []
-    for name, (number, row, _) in chosen.items():
-        told = ExportedRow(name, row.status, row.reason, batches[number].parent.name)
-        if name in micrographs:
-            micrograph = micrographs[name]
-            told = replace(
-                told,
-                micrograph_name=micrograph.name,
-                particles=len(micrograph.x),
-                threshold=limits[name],
-                pixel_size_angstrom=micrograph.optics.pixel_size_angstrom,
-            )
-        table.append(told)
+    for name, entry in chosen.items():
+        told = ExportedRow(name, entry.picks.status, entry.picks.reason, batches[entry.batch].parent.name)
+        table.append(
+            _told(told, entry.image, micrographs[name], limits[name]) if name in micrographs else told
+        )
     write_index(output / "micrographs.tsv", table, ExportedRow)
     write_index(index, rows, ExportRow)
     _report(list(micrographs.values()), overhanging, len(failures), output)
 
 
 _PICKS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
-Chosen: TypeAlias = dict[str, tuple[int, PickRow, MicrographRow]]  # name -> number of its batch, and its rows
 
 
-def _choose(batches: list[Path]) -> Chosen:
-    """Return the row that counts of every micrograph; one whose file is gone counts as failed."""
-    chosen: Chosen = {}
+@dataclass(frozen=True)
+class _Entry:
+    """What counts of a micrograph: its batch's number, its rows, and the picture of a CTF fitted here."""
+
+    batch: int
+    picks: PickRow
+    image: MicrographRow
+    ctf_picture: Path | None
+
+
+def _choose(batches: list[Path], estimated_ctf: bool) -> dict[str, _Entry]:
+    """Return what counts of every micrograph, by name; one whose file is gone counts as failed."""
+    chosen: dict[str, _Entry] = {}
     for number, batch in enumerate(batches):
         images = {row.name: row for row in read_index(batch.parent / "micrographs.tsv", MicrographRow)}
+        fitted = images
+        if estimated_ctf:
+            fitted = {row.name: row for row in read_index(batch.parent / "ctf.tsv", MicrographRow)}
         for row in read_index(batch, PickRow):
             if row.status not in (OK, FAILED):
                 continue  # superseded: a later batch has it
-            if row.name not in images:
-                raise SettingError(
-                    f"{batch}: {row.name} is not in micrographs.tsv beside it; run the batch again"
-                )
-            chosen[row.name] = (number, row, images[row.name])
-    for name, (number, row, image) in chosen.items():
-        if row.status == OK and not Path(image.path).is_file():
-            reason = f"{image.path} vanished after it was picked"
-            chosen[name] = (number, replace(row, status=FAILED, reason=reason), image)
+            if row.name not in images or row.name not in fitted:
+                beside = "ctf.tsv" if row.name in images else "micrographs.tsv"
+                raise SettingError(f"{batch}: {row.name} is not in {beside} beside it; run the batch again")
+            image = fitted[row.name]
+            # A CTF that came with the micrograph was handed on as it was.
+            own = image.status == OK and image != images[row.name]
+            picture = ctf_picture_path(batch.parent, row.name) if own else None
+            chosen[row.name] = _Entry(number, row, image, picture)
+    for name, entry in chosen.items():
+        if entry.picks.status != OK:
+            continue
+        reason = entry.image.reason
+        if entry.image.status == OK:
+            if Path(entry.image.path).is_file():
+                continue
+            reason = f"{entry.image.path} vanished after it was picked"
+        chosen[name] = replace(entry, picks=replace(entry.picks, status=FAILED, reason=reason))
     return dict(sorted(chosen.items()))
 
 
@@ -192,8 +217,9 @@ def _candidates(batch: Path, rows: dict[str, PickRow]) -> Iterator[tuple[str, Pi
         yield name, Picks(*(column[place] for column in numbers))
 
 
-def _exported(row: MicrographRow, picks: Picks, diameter_angstrom: float) -> tuple[ExportedMicrograph, int]:
+def _exported(entry: _Entry, picks: Picks, diameter_angstrom: float) -> tuple[ExportedMicrograph, int]:
     """Return a micrograph as RELION is given it, and how many picks were left out at its edge."""
+    row = entry.image
     numbers = (row.pixel_size_angstrom, row.voltage_kilovolt, row.spherical_aberration_millimetre)
     if not row.height or not row.width or any(number is None for number in numbers):
         raise SettingError(f"micrographs.tsv: {row.name} lacks its size or optics; run its batch again")
@@ -215,8 +241,63 @@ def _exported(row: MicrographRow, picks: Picks, diameter_angstrom: float) -> tup
     keep = box_inside(x, y, box_pixels=box, height=row.height, width=row.width)
     link = relion_micrograph_name(row.name)
     merit = picks.figure_of_merit[keep]
-    exported = ExportedMicrograph(link, Path(row.path), optics, ctf, x[keep], y[keep], merit)
+    exported = ExportedMicrograph(
+        link, Path(row.path), optics, ctf, x[keep], y[keep], merit, entry.ctf_picture
+    )
     return exported, len(picks) - int(keep.sum())
+
+
+def _told(
+    row: ExportedRow, image: MicrographRow, micrograph: ExportedMicrograph, limit: float
+) -> ExportedRow:
+    """Return the row of the export's own table, with what RELION is given of a micrograph."""
+    row = replace(
+        row,
+        micrograph_name=micrograph.name,
+        particles=len(micrograph.x),
+        threshold=limit,
+        pixel_size_angstrom=micrograph.optics.pixel_size_angstrom,
+        motion_total_angstrom=image.motion_total_angstrom,
+        motion_early_angstrom=image.motion_early_angstrom,
+        motion_late_angstrom=image.motion_late_angstrom,
+    )
+    ctf = micrograph.ctf
+    if ctf is None:
+        return row
+    return replace(
+        row,
+        defocus_angstrom=(ctf.defocus_u_angstrom + ctf.defocus_v_angstrom) / 2,
+        ctf_max_resolution_angstrom=ctf.max_resolution_angstrom,
+        ctf_figure_of_merit=ctf.figure_of_merit if micrograph.ctf_picture is not None else None,
+    )
+
+
+def _write_motion(
+    output: Path, batches: list[Path], chosen: dict[str, _Entry], micrographs: dict[str, ExportedMicrograph]
+) -> None:
+    """Write how movies moved; leave nothing of that where no micrograph was made of a movie."""
+    corrected = []
+    records: dict[int, dict[str, MotionRecord]] = {}
+    for name, entry in chosen.items():
+        number, image = entry.batch, entry.image
+        if image.motion_total_angstrom is None:
+            continue
+        if number not in records:
+            records[number] = read_motion(batches[number].parent / MOTION)
+        if name not in records[number]:
+            raise SettingError(f"{batches[number].parent / MOTION}: lacks {name}; run the batch again")
+        corrected.append(
+            CorrectedMicrograph(
+                micrographs[name].name,
+                records[number][name],
+                micrographs[name].optics,
+                image.motion_total_angstrom,
+                image.motion_early_angstrom or 0.0,
+                image.motion_late_angstrom or 0.0,
+            )
+        )
+    groups = number_optics_groups(micrograph.optics for micrograph in micrographs.values())
+    write_motion_project(output, corrected, groups)
 
 
 def _report(micrographs: list[ExportedMicrograph], overhanging: int, failed: int, output: Path) -> None:

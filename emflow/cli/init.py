@@ -3,9 +3,10 @@
 import glob
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,9 +16,11 @@ from emflow.cli.scan import report
 from emflow.config import Config, Session, parse_session
 from emflow.errors import BadInputError, SettingError
 from emflow.io.files import write_text
-from emflow.io.inputs import INPUTS, candidates, scan
+from emflow.io.inputs import INPUTS, candidates, read_inputs, scan
 from emflow.io.micrographs import read_header
+from emflow.io.movies import MovieHeader, read_movie_header
 from emflow.io.mrc import MrcHeader
+from emflow.io.plan import check_camera
 from emflow.io.settings import CONFIG, SESSIONS, config_text, write_sessions
 
 SNAKEFILE = """\
@@ -41,35 +44,60 @@ _HEADERS = 20
 def init(
     folder: Path,
     *,
-    micrographs: str,
     diameter: float,
+    micrographs: str | None = None,
+    movies: str | None = None,
     pixel_size: float | None = None,
     voltage: float | None = None,
     cs: Annotated[float | None, Parameter(name="--cs")] = None,
     amplitude_contrast: float = 0.1,
+    exposure: float | None = None,
+    total_exposure: float | None = None,
+    pre_exposure: float = 0.0,
+    frames: int | None = None,
+    gain: Path | None = None,
+    gain_rotation: Literal[0, 1, 2, 3] = 0,
+    gain_flip: Literal["none", "upside_down", "left_right"] = "none",
+    defects: Path | None = None,
     batch_size: int = 200,
     device: str = "auto",
 ) -> None:
-    """Make a session folder for motion-corrected micrographs.
+    """Make a session folder for movies, or for motion-corrected micrographs.
 
     Parameters
     ----------
     folder
         The folder to make; its name becomes the session's name.
-    micrographs
-        Glob of MRC or TIFF files in quotes, or a RELION micrographs STAR file.
     diameter
         Longest diameter of the particle in angstrom.
+    micrographs
+        Glob of MRC or TIFF files in quotes, or a RELION micrographs STAR file.
+    movies
+        Glob of movies in quotes (MRC, TIFF or EER), instead of micrographs.
     pixel_size
-        Angstrom per pixel of the micrographs; read from the headers or the STAR file when not given.
+        Angstrom per pixel of the files; read from the headers or the STAR file when not given.
     voltage
         Acceleration voltage in kV; likewise.
     cs
         Spherical aberration in mm; likewise.
     amplitude_contrast
         Fraction of amplitude contrast.
+    exposure
+        Of a movie's frame in electrons per square angstrom; of EER, of a fraction that frames are grouped to.
+    total_exposure
+        Of a whole EER movie.
+    pre_exposure
+        What the specimen got before a movie's first frame.
+    frames
+        How many frames a movie has; what most of the first movies have when not given.
+    gain
+        Gain reference of the movies: MRC, TIFF or .gain.
+    gain_rotation, gain_flip
+        Quarter turns clockwise, and then a flip, that the gain needs: RELION's --gain_rot and --gain_flip.
+    defects
+        Map of bad pixels: an image that is not 0 there, or text with lines of x, y, width and height.
     batch_size
-        Micrographs per job.
+        Micrographs or movies per job.
     device
         Where networks run: auto, cpu or cuda.
     """
@@ -81,23 +109,41 @@ def init(
         "voltage_kilovolt": voltage,
         "spherical_aberration_millimetre": cs,
     }
-    source = os.path.abspath(micrographs)  # noqa: PTH100 - Path.resolve would follow links inside the glob
+    pattern = movies or micrographs
+    if pattern is None or (movies and micrographs):
+        raise SettingError("give either --micrographs or --movies, and not both")
+    kind = "movies" if movies else "micrographs"
+    source = os.path.abspath(pattern)  # noqa: PTH100 - Path.resolve would follow links inside the glob
     row: dict[str, object] = {
         "session": name,
-        "micrographs": source,
+        kind: source,
         "amplitude_contrast": amplitude_contrast,
         "diameter_angstrom": diameter,
+        "exposure_electrons_per_square_angstrom": exposure,
+        "total_exposure_electrons_per_square_angstrom": total_exposure,
+        "pre_exposure_electrons_per_square_angstrom": pre_exposure,
+        "frames": frames,
+        "gain": gain and os.path.abspath(gain),  # noqa: PTH100
+        "gain_rotation": gain_rotation,
+        "gain_flip": gain_flip,
+        "defects": defects and os.path.abspath(defects),  # noqa: PTH100
     }
-    if source.endswith(".star"):
+    if kind == "micrographs" and source.endswith(".star"):
         _check_star(Path(source), given)
     else:
-        row |= _from_headers(source, given)
+        row = row | _from_headers(kind, source, given) | ({"frames": frames} if frames else {})
     session = parse_session(row, "emflow init")
     config = Config.model_validate({"device": device, "batches": {"size": batch_size}})
     (folder / "config").mkdir(parents=True, exist_ok=True)
     result = scan([session], batch_size, folder / INPUTS)
+    if session.movies:
+        try:
+            check_camera(session, read_inputs(folder / INPUTS))
+        except SettingError:
+            (folder / INPUTS).unlink(missing_ok=True)  # or the next try would list nothing
+            raise
     if not result.added:
-        raise SettingError(f"{micrographs}: no file is ready to be listed; {len(result.growing)} still grow")
+        raise SettingError(f"{pattern}: no file is ready to be listed; {len(result.growing)} still grow")
     write_text(folder / CONFIG, config_text(config))
     write_text(folder / "Snakefile", SNAKEFILE)
     write_text(folder / "slurm" / "config.yaml", session_profile("slurm"))
@@ -111,7 +157,7 @@ class _Found:
     """What the headers of some files say."""
 
     path: str
-    header: MrcHeader
+    header: MrcHeader | MovieHeader
 
 
 def _check_star(star: Path, given: dict[str, float | None]) -> None:
@@ -136,20 +182,21 @@ def _check_star(star: Path, given: dict[str, float | None]) -> None:
     say("init", f"{star}: {len(entries)} micrographs, {with_ctf} with a CTF")
 
 
-def _from_headers(pattern: str, given: dict[str, float | None]) -> dict[str, object]:
+def _from_headers(kind: str, pattern: str, given: dict[str, float | None]) -> dict[str, object]:
     """Return the microscope's constants: as given, else from the headers; say what was found where."""
-    probe = Session(session="probe", micrographs=pattern, diameter_angstrom=100)
+    probe = Session.model_validate({"session": "probe", kind: pattern, "diameter_angstrom": 100})
     files = candidates(probe)
     if not files:
-        raise SettingError(f"--micrographs {pattern}: no file matches{_hint(pattern)}")
+        raise SettingError(f"--{kind} {pattern}: no file matches{_hint(pattern)}")
     headers: list[_Found] = []
+    read = read_movie_header if kind == "movies" else read_header
     for candidate in files[:_HEADERS]:
         try:
-            headers.append(_Found(candidate.path, read_header(Path(candidate.path))))
+            headers.append(_Found(candidate.path, read(Path(candidate.path))))
         except BadInputError as error:
             say("init", f"{candidate.path} {error}")
     if not headers:
-        raise SettingError(f"--micrographs {pattern}: none of the first {_HEADERS} files can be read")
+        raise SettingError(f"--{kind} {pattern}: none of the first {_HEADERS} files can be read")
     values: dict[str, object] = {}
     flags = {
         "pixel_size_angstrom": ("--pixel-size", "A/pixel"),
@@ -157,7 +204,8 @@ def _from_headers(pattern: str, given: dict[str, float | None]) -> dict[str, obj
         "spherical_aberration_millimetre": ("--cs", "mm"),
     }
     for key, (flag, unit) in flags.items():
-        said = next((found for found in headers if getattr(found.header, key) is not None), None)
+        # A movie's header says no voltage
+        said = next((found for found in headers if getattr(found.header, key, None) is not None), None)
         stated = getattr(said.header, key) if said else None
         wanted = given[key]
         if wanted is None and stated is None:
@@ -173,6 +221,13 @@ def _from_headers(pattern: str, given: dict[str, float | None]) -> dict[str, obj
             say("init", f"{flag} {wanted:g} {unit} as given; the header of {said.path} says {stated:g}")
             if key == "pixel_size_angstrom":
                 values["header_pixel_size_angstrom"] = stated
+    counts = Counter(
+        found.header.frames
+        for found in headers
+        if isinstance(found.header, MovieHeader) and found.header.frames > 1
+    )
+    if counts:
+        values["frames"] = counts.most_common(1)[0][0]
     return values
 
 

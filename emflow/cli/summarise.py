@@ -1,12 +1,13 @@
-"""Say what a session came to, and draw its picks: summary.json, summary.txt, overlays/*.png."""
+"""Say what a session came to, and draw it: summary.json, summary.txt, overlays/*.png, ctf/*.png."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from emflow.cli.progress import say
+from emflow.io.ctf_pictures import ctf_picture_path, read_ctf_picture
 from emflow.io.files import replacing, write_text
 from emflow.io.index import (
     FAILED,
@@ -20,8 +21,8 @@ from emflow.io.index import (
 )
 from emflow.io.star import read_star
 from emflow.io.store import level_shapes, read_image
-from emflow.metadata import Picks
-from emflow.overlay import draw_picks
+from emflow.metadata import DOUBTFUL_CTF, Picks
+from emflow.overlay import draw_picks, draw_rings
 from emflow.relion import coordinate_path, extraction_box_pixels
 from emflow.summary import Summary, quantiles, summary_text
 
@@ -30,7 +31,7 @@ _PICTURE_PIXELS = 1200
 
 
 def summarise(*, export: Path, session: str, diameter_angstrom: float, overlays: int, output: Path) -> None:
-    """Write summary.json, summary.txt and the overlays of a session.
+    """Write summary.json, summary.txt, the overlays and the pictures of CTF fits of a session.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def summarise(*, export: Path, session: str, diameter_angstrom: float, overlays:
     overlays
         Draw all micrographs up to this many, else an even sample.
     output
-        The summary.json to write; summary.txt and overlays/ lie beside it.
+        The summary.json to write; summary.txt, overlays/ and ctf/ lie beside it.
     """
     relion = export.parent
     folder = output.parent
@@ -52,6 +53,7 @@ def summarise(*, export: Path, session: str, diameter_angstrom: float, overlays:
     rows = [row for batch in batches for row in read_index(folder / batch / "picks.tsv", PickRow)]
     used = [row for row in exported if row.status == OK]
     pictures = _draw_overlays(used, folder, relion, diameter_angstrom, overlays)
+    fitted = _draw_ctfs(used, folder, overlays)
     thresholds = sorted({row.threshold for row in used if row.threshold is not None})
     counts = [row.particles or 0 for row in used]
     ctf = (relion / "micrographs_ctf.star").is_file()
@@ -66,11 +68,16 @@ def summarise(*, export: Path, session: str, diameter_angstrom: float, overlays:
         failures={row.name: row.reason for row in exported if row.status == FAILED},
         superseded=sum(row.status == SUPERSEDED for row in rows),
         particles_per_micrograph=quantiles(counts),
+        defocus_angstrom=_quantiles(row.defocus_angstrom for row in used),
+        ctf_max_resolution_angstrom=_quantiles(row.ctf_max_resolution_angstrom for row in used),
+        doubtful_ctfs=_doubtful(used),
         micrographs_without_particles=[row.name for row in used if not row.particles],
+        motion_angstrom=_motion(used),
         files={
             "STAR": str(relion / "autopick.star"),
             "particles": str(relion / "particles.star"),
             "pictures": f"{folder / 'overlays'}/ ({pictures} of {len(used)} micrographs)",
+            **({"CTF fits": f"{folder / 'ctf'}/ ({fitted} of {len(used)} micrographs)"} if fitted else {}),
             "left out": str(relion / "failures.tsv"),
         },
     )
@@ -87,6 +94,26 @@ def summarise(*, export: Path, session: str, diameter_angstrom: float, overlays:
     write_text(folder / "summary.txt", summary_text(summary, commands))
     write_text(output, json.dumps(summary.to_dict(), indent=2) + "\n")
     say("summarise", f"{session}: {summary.particles} particles from {summary.micrographs} micrographs")
+
+
+def _quantiles(numbers: Iterable[float | None]) -> dict[str, float]:
+    return quantiles([number for number in numbers if number is not None])
+
+
+def _doubtful(rows: Sequence[ExportedRow]) -> dict[str, float]:
+    """Return the figures of merit of doubtful CTFs, worst first."""
+    merits = [(row.ctf_figure_of_merit, row.name) for row in rows if row.ctf_figure_of_merit is not None]
+    return {name: merit for merit, name in sorted(merits) if merit < DOUBTFUL_CTF}
+
+
+def _motion(rows: Sequence[ExportedRow]) -> dict[str, dict[str, float]]:
+    parts = {
+        "total": [row.motion_total_angstrom for row in rows],
+        "early": [row.motion_early_angstrom for row in rows],
+        "late": [row.motion_late_angstrom for row in rows],
+    }
+    known = {part: [value for value in values if value is not None] for part, values in parts.items()}
+    return {part: quantiles(values) for part, values in known.items() if values}
 
 
 def _sample(rows: Sequence[ExportedRow], most: int) -> list[ExportedRow]:
@@ -114,6 +141,24 @@ def _draw_overlays(
         if number % 20 == 0 or number == len(chosen):
             say("summarise", f"{number}/{len(chosen)} pictures")
     for stale in set(target.glob("*.png")) - wanted:
+        stale.unlink()
+    return len(wanted)
+
+
+def _draw_ctfs(rows: Sequence[ExportedRow], folder: Path, most: int) -> int:
+    """Draw the CTF fits of a sample, remove those of an earlier run, and return how many there are."""
+    target = folder / "ctf"
+    fitted = [row for row in rows if row.ctf_figure_of_merit is not None]
+    wanted = {target / f"{row.name.replace('/', '__')}.png": row for row in _sample(fitted, most)}
+    for path, row in wanted.items():
+        caption = (
+            f"{row.name}   defocus {row.defocus_angstrom:.0f} A, fitted to "
+            f"{row.ctf_max_resolution_angstrom:.1f} A, figure of merit {row.ctf_figure_of_merit:.2f}"
+        )
+        picture = read_ctf_picture(ctf_picture_path(folder / row.batch, row.name))
+        with replacing(path) as partial:
+            draw_rings(picture, caption).save(partial)
+    for stale in set(target.glob("*.png")) - wanted.keys():
         stale.unlink()
     return len(wanted)
 

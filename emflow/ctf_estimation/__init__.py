@@ -175,7 +175,15 @@ def fit_power_spectra(
     beyond = refine(log_power, weights, fine, microscope, final.parameters, wanted=wanted, iterations=1)
     residual = (log_power - beyond.baseline[:, 0]) * (weights > 0)
     return [
-        _judged(residual[n], weights[n], fine, microscope, final.parameters[n, 0], float(final.gain[n, 0]))
+        _judged(
+            residual[n],
+            weights[n],
+            fine,
+            microscope,
+            final.parameters[n, 0],
+            float(final.gain[n, 0]),
+            defocus_range_angstrom,
+        )
         for n in range(len(spectra))
     ]
 
@@ -191,6 +199,7 @@ def _judged(
     microscope: Microscope,
     parameters: Tensor,
     gain: float,
+    defocus_range_angstrom: tuple[float, float],
 ) -> CtfEstimate:
     """Return the estimate of one fit, with its resolution, figure of merit and picture."""
     profiles = ring_correlation(residual, weights, grid, microscope, parameters)
@@ -204,7 +213,7 @@ def _judged(
         defocus_angle_degrees=90.0 if angle <= -90 else angle,
         phase_shift_degrees=math.degrees(shift),
         max_resolution_angstrom=resolution,
-        figure_of_merit=figure_of_merit(gain, resolution, defocus, microscope),
+        figure_of_merit=figure_of_merit(gain, resolution, defocus, microscope, defocus_range_angstrom),
     )
     frequency, measured, modelled, correlation = (profile.cpu().numpy() for profile in profiles)
     image = diagnostic_image(residual, weights, grid, microscope, parameters)

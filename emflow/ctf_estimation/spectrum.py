@@ -128,7 +128,9 @@ def _band(radius: int, tile_angstrom: float) -> Tensor:
     y = torch.arange(-radius, radius + 1)[:, None]
     x = torch.arange(radius + 1)[None, :]
     r = torch.sqrt((x * x + y * y).float()) / tile_angstrom
-    return (r >= 1 / 30) & (r <= 1 / 5)
+    band = (r >= 1 / 30) & (r <= 1 / 5)
+    # Pixels too coarse for any ring: that is for the fit to say, the image is not to blame.
+    return band if bool(band.any()) else torch.ones_like(band)
 
 
 @dataclass(frozen=True)

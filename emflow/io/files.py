@@ -37,6 +37,16 @@ def write_text_if_changed(path: Path, text: str) -> bool:
     return True
 
 
+def link(path: Path, target: Path) -> None:
+    """Make ``path`` a link to a file, by rename; one that leads there already is left alone."""
+    # The link is absolute: the folder may be reached by several paths, the data by one.
+    wanted = os.path.abspath(target)  # noqa: PTH100 - resolving would follow the facility's own links
+    if path.is_symlink() and os.readlink(path) == wanted:  # noqa: PTH115 - compares text
+        return
+    with replacing(path) as partial:
+        partial.symlink_to(wanted)
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:

@@ -20,7 +20,7 @@ SUPERSEDED = "superseded"  # a newer version of the same file stands in a later 
 
 @dataclass(frozen=True)
 class MicrographRow:
-    """Row of ``micrographs.tsv``, what import (or motion correction) hands on."""
+    """Row of ``micrographs.tsv``, what import (or motion correction) hands on, and of ``ctf.tsv``."""
 
     name: str
     status: str
@@ -39,6 +39,10 @@ class MicrographRow:
     phase_shift_degrees: float | None = None
     ctf_max_resolution_angstrom: float | None = None
     ctf_figure_of_merit: float | None = None
+    # Of a movie: how far the specimen went in all, up to 4 electrons per square angstrom, and after
+    motion_total_angstrom: float | None = None
+    motion_early_angstrom: float | None = None
+    motion_late_angstrom: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,12 @@ class ExportedRow:
     particles: int | None = None
     threshold: float | None = None
     pixel_size_angstrom: float | None = None
+    motion_total_angstrom: float | None = None
+    motion_early_angstrom: float | None = None
+    motion_late_angstrom: float | None = None
+    defocus_angstrom: float | None = None  # mean of U and V
+    ctf_max_resolution_angstrom: float | None = None
+    ctf_figure_of_merit: float | None = None  # of a fit by estimate_ctf alone: others have other scales
 
 
 Row = TypeVar("Row", MicrographRow, StoreRow, PickRow, ExportedRow)

@@ -22,6 +22,7 @@ from emflow.config import Session
 from emflow.errors import BadInputError, SettingError
 from emflow.io.files import replacing
 from emflow.io.micrographs import read_header
+from emflow.io.movies import read_movie_header
 
 INPUTS = Path("inputs.tsv")
 # A file touched this recently may still be growing: its size is looked at twice.
@@ -36,7 +37,7 @@ class InputRow:
     """One input file as it was when it was listed; ``modified`` is in nanoseconds since the epoch.
 
     Height and width are 0 when the header could not be read; ``metadata`` is the digest of the file's row in
-    its STAR file, empty when there is none.
+    its STAR file, empty when there is none; ``frames`` are those of a movie, 1 for a micrograph.
     """
 
     session: str
@@ -48,6 +49,7 @@ class InputRow:
     height: int
     width: int
     metadata: str = ""
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def read_inputs(path: Path = INPUTS) -> list[InputRow]:
             raise SettingError(f"{path}: expected the columns {', '.join(_COLUMNS)}; run emflow scan")
         try:
             return [
-                InputRow(r[0], r[1], r[2], r[3], int(r[4]), int(r[5]), int(r[6]), int(r[7]), r[8])
+                InputRow(r[0], r[1], r[2], r[3], int(r[4]), int(r[5]), int(r[6]), int(r[7]), r[8], int(r[9]))
                 for r in reader
             ]
         except (IndexError, ValueError):
@@ -130,7 +132,7 @@ def candidates(session: Session) -> list[_Candidate]:
     SettingError
         If the STAR file cannot be used.
     """
-    if session.is_star:
+    if session.is_star and session.micrographs is not None:
         from emflow.io.star import read_relion_micrographs
 
         entries = read_relion_micrographs(Path(session.micrographs))
@@ -138,8 +140,8 @@ def candidates(session: Session) -> list[_Candidate]:
             _Candidate(entry.name, str(entry.path), entry.digest, entry.optics.pixel_size_angstrom)
             for entry in entries
         ]
-    root = fixed_part(session.micrographs)
-    found = sorted(glob.glob(session.micrographs, recursive=True))  # noqa: PTH207 - absolute patterns
+    root = fixed_part(session.pattern)
+    found = sorted(glob.glob(session.pattern, recursive=True))  # noqa: PTH207 - absolute patterns
     return [_Candidate(os.path.relpath(path, root), path) for path in found if os.path.isfile(path)]  # noqa: PTH113
 
 
@@ -215,18 +217,19 @@ def _new_rows(
             again = pool.map(_look, [_Candidate(row.name, row.path, row.metadata) for row in young])
             growing = {row.name for row, second in zip(young, again, strict=True) if row != second}
         settled = [row for row in changed if row.name not in growing]
-        shapes = list(pool.map(_shape, settled))
+        sizes = list(pool.map(_movie_size if session.movies else _micrograph_size, settled))
     pixel_sizes = {candidate.name: candidate.pixel_size_angstrom for candidate in found}
     alike: dict[tuple[int, int, float], list[InputRow]] = defaultdict(list)
-    for row, shape in zip(settled, shapes, strict=True):
-        alike[*shape, pixel_sizes[row.name]].append(row)
+    for row, (height, width, frames) in zip(settled, sizes, strict=True):
+        sized = replace(row, height=height, width=width, frames=frames)
+        alike[height, width, pixel_sizes[row.name]].append(sized)
     number = max((int(row.batch.removeprefix("batch")) for row in listed), default=0)
     rows = []
-    for (height, width, _), group in alike.items():
+    for group in alike.values():
         for start in range(0, len(group), batch_size):
             number += 1
             rows += [
-                replace(row, session=session.session, batch=f"batch{number:05d}", height=height, width=width)
+                replace(row, session=session.session, batch=f"batch{number:05d}")
                 for row in group[start : start + batch_size]
             ]
     return rows, sorted(growing)
@@ -246,12 +249,21 @@ def _look(candidate: _Candidate) -> InputRow | None:
     )
 
 
-def _shape(row: InputRow) -> tuple[int, int]:
+def _micrograph_size(row: InputRow) -> tuple[int, int, int]:
+    """Return height, width and frames; noughts for a bad file, listed all the same: its job says why."""
     try:
         header = read_header(Path(row.path))
     except BadInputError:
-        return 0, 0  # listed all the same: its import says what is wrong with it
-    return header.height, header.width
+        return 0, 0, 0
+    return header.height, header.width, 1
+
+
+def _movie_size(row: InputRow) -> tuple[int, int, int]:
+    try:
+        header = read_movie_header(Path(row.path))
+    except BadInputError:
+        return 0, 0, 0
+    return header.height, header.width, header.frames
 
 
 def check_unchanged(row: InputRow) -> None:

@@ -5,13 +5,17 @@ The Snakefile reads it in the master and again in every job, so it imports neith
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from emflow.config import Config, Session
-from emflow.errors import SettingError
-from emflow.io.inputs import INPUTS, batch_digest, candidates, read_inputs
+from emflow.errors import BadInputError, SettingError
+from emflow.io.files import sha256
+from emflow.io.gains import gain_fits, gain_shape
+from emflow.io.inputs import INPUTS, InputRow, batch_digest, candidates, read_inputs
+from emflow.io.movies import is_eer
 from emflow.io.settings import read_config, read_sessions
 from emflow.resources import model_folder
 
@@ -25,6 +29,7 @@ class Batch:
     digest: str
     micrographs: int
     megapixels: float  # of one micrograph
+    frames: int = 1  # of the longest movie
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,17 @@ class Plan:
     sessions: dict[str, Session]
     batches: dict[str, dict[str, Batch]]  # by session, then by batch, in order
     models: dict[str, Path]  # by stage
+    camera_files: dict[str, dict[str, str]]  # by session: SHA-256 of "gain" and of "defects", or nothing
+
+    @property
+    def with_movies(self) -> list[str]:
+        """Names of the sessions that start from movies."""
+        return [name for name, session in self.sessions.items() if session.movies is not None]
+
+    @property
+    def with_micrographs(self) -> list[str]:
+        """Names of the sessions that start from micrographs."""
+        return [name for name, session in self.sessions.items() if session.movies is None]
 
 
 def read_plan() -> Plan:
@@ -53,14 +69,22 @@ def read_plan() -> Plan:
         members = list(group)
         if session in batches:
             size = members[0].height * members[0].width / 1e6
-            batches[session][batch] = Batch(batch_digest(members), len(members), size)
+            frames = max(member.frames for member in members)
+            batches[session][batch] = Batch(batch_digest(members), len(members), size, frames)
     for name, listed in batches.items():
         if not listed:
             raise SettingError(f"{INPUTS}: lists no file of session {name}; run emflow scan")
+    files = {
+        name: {
+            kind: sha256(Path(path)) if path and Path(path).is_file() else ""
+            for kind, path in (("gain", session.gain), ("defects", session.defects))
+        }
+        for name, session in sessions.items()
+    }
     models = {"pick": model_folder(config.pick.model)}
     if config.denoise.enabled or config.pick.image == "denoised":
         models["denoise"] = model_folder(config.denoise.model)
-    return Plan(config, sessions, batches, models)
+    return Plan(config, sessions, batches, models, files)
 
 
 def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
@@ -69,8 +93,8 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
     Raises
     ------
     SettingError
-        If results/ cannot be written, a model is corrupted, or cuda was asked for and jobs run on this
-        machine, which has none.
+        If results/ cannot be written, a model is corrupted, a gain reference fits none of its movies, or
+        cuda was asked for and jobs run on this machine, which has none.
     """
     from emflow.devices import cuda_driver_present
     from emflow.io.model import check_model
@@ -84,10 +108,47 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
         raise SettingError(f"{RESULTS.absolute()}: cannot be written: {error.strerror}") from None
     for stage, folder in plan.models.items():
         check_model(folder, stage)
+    for session in plan.sessions.values():
+        if session.movies is not None:
+            check_camera(session, read_inputs())
     if plan.config.device == "cuda" and jobs_run_here and not cuda_driver_present():
         raise SettingError(
             "device: cuda was asked for, but this machine has no GPU; set device to auto or cpu"
         )
+
+
+def check_camera(session: Session, rows: Sequence[InputRow]) -> None:
+    """Refuse a gain reference or a map of bad pixels that is absent, or fits none of a session's movies.
+
+    Raises
+    ------
+    SettingError
+        Naming the column and, for a wrong size, both sizes.
+    """
+    for column in ("gain", "defects"):
+        path = getattr(session, column)
+        if path and not Path(path).is_file():
+            raise SettingError(f"session {session.session}: {column}: {path}: no such file")
+    if not session.gain:
+        return
+    gain = Path(session.gain)
+    try:
+        shape = gain_shape(gain, session.gain_rotation)
+    except BadInputError as error:
+        raise SettingError(f"session {session.session}: gain: {gain} {error}") from None
+    sizes = Counter(
+        (row.height, row.width, is_eer(Path(row.path)))
+        for row in rows
+        if row.session == session.session and row.height
+    )
+    if not sizes or any(gain_fits(shape, (height, width), eer=eer) for height, width, eer in sizes):
+        return
+    height, width, _ = sizes.most_common(1)[0][0]
+    hint = "; change gain_rotation by a quarter turn" if shape == (width, height) else ""
+    raise SettingError(
+        f"session {session.session}: gain: {gain} has {shape[1]} x {shape[0]} pixels when turned, the movies "
+        f"{width} x {height}{hint}"
+    )
 
 
 def unlisted(plan: Plan) -> Counter[str]:

@@ -1,7 +1,6 @@
 """Writing a session as a RELION project: links, coordinate files, and the STAR files that name them."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from emflow.io.files import write_text_if_changed
+from emflow.io.files import link, write_text_if_changed
 from emflow.io.relion_tables import diameter_comment
 from emflow.io.star import Pieces, Table, star_text, write_star
 from emflow.metadata import Ctf, OpticsGroup
 from emflow.relion import (
     COORDINATES,
     COORDINATES_LIST,
+    CTF_IMAGES,
     LINKS,
     SUFFIX,
     coordinate_path,
+    ctf_image_path,
     extraction_box_pixels,
     number_optics_groups,
 )
@@ -32,7 +33,8 @@ class ExportedMicrograph:
     """A micrograph and its picks as RELION is given them.
 
     ``name`` is rlnMicrographName, ``path`` the image that its link leads to; ``x`` and ``y`` (int32) and
-    ``figure_of_merit`` (float64) have shape (n,), best first.
+    ``figure_of_merit`` (float64) have shape (n,), best first. ``ctf_picture`` is an MRC that shows how the
+    CTF fits.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ExportedMicrograph:
     x: NDArray[np.int32]
     y: NDArray[np.int32]
     figure_of_merit: NDArray[np.float64]
+    ctf_picture: Path | None = None
 
     def coordinates(self) -> pd.DataFrame:
         """Return the five columns of a coordinate file; class and angle keep RELION's JoinStar content."""
@@ -87,7 +90,9 @@ def write_relion_project(
     folder.mkdir(parents=True, exist_ok=True)
     digests: dict[str, str] = {}
     for micrograph in micrographs:
-        _link(folder / micrograph.name, micrograph.path)
+        link(folder / micrograph.name, micrograph.path)
+        if micrograph.ctf_picture is not None:
+            link(folder / ctf_image_path(micrograph.name), micrograph.ctf_picture)
         if len(micrograph.x):
             text = star_text({"": micrograph.coordinates()})
             write_text_if_changed(folder / coordinate_path(micrograph.name), text)
@@ -131,25 +136,13 @@ def write_relion_project(
         if name not in files:
             (folder / name).unlink(missing_ok=True)
     _remove_strays(folder / LINKS, {folder / micrograph.name for micrograph in micrographs}, "*.mrc")
+    pictures = {folder / ctf_image_path(one.name) for one in micrographs if one.ctf_picture is not None}
+    _remove_strays(folder / CTF_IMAGES, pictures, "*.ctf")
     kept = {folder / coordinate_path(name) for name in digests}
     _remove_strays(
         folder / COORDINATES, kept | ({folder / COORDINATES_LIST} if picked else set()), f"*{SUFFIX}"
     )
     return digests
-
-
-def _link(link: Path, target: Path) -> None:
-    # The link is absolute: the project folder may be reached by several paths, the data by one.
-    wanted = os.path.abspath(target)  # noqa: PTH100 - resolving would follow the facility's own links
-    if link.is_symlink() and os.readlink(link) == wanted:  # noqa: PTH115 - compares text
-        return
-    link.parent.mkdir(parents=True, exist_ok=True)
-    partial = link.with_name(f".{link.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        partial.symlink_to(wanted)
-        partial.replace(link)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _remove_strays(folder: Path, keep: set[Path], pattern: str) -> None:
@@ -187,6 +180,9 @@ def _micrographs(
         "rlnMicrographName": [micrograph.name for micrograph in micrographs],
         "rlnOpticsGroup": [groups[micrograph.optics][0] for micrograph in micrographs],
     }
+    # Half a column would be filled up with blanks.
+    if with_ctf and all(micrograph.ctf_picture is not None for micrograph in micrographs):
+        columns["rlnCtfImage"] = [f"{ctf_image_path(micrograph.name)}:mrc" for micrograph in micrographs]
     return pd.DataFrame(columns | (_ctf_columns(micrographs) if with_ctf else {}))
 
 

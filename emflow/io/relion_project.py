@@ -89,7 +89,7 @@ class _Checker:
 
     def check_export(self, folder: Path) -> None:
         """Check the files of an export, each by itself and all against each other."""
-        names = (*_MICROGRAPHS, "autopick.star", "particles.star")
+        names = (*_MICROGRAPHS, "autopick.star", "particles.star", "corrected_micrographs.star")
         stars = {name: self._read(folder / name) for name in names if (folder / name).is_file()}
         every = next((stars[name] for name in _MICROGRAPHS if name in stars), None)
         if every is None:
@@ -103,6 +103,10 @@ class _Checker:
         for star in stars.values():
             self._agree(every, star)
             self._check_micrographs(star, folder)
+            for row, name in enumerate(star.ctf_images, 1):
+                if not (folder / name).is_file():
+                    problem = Problem(f"{name} does not exist", star.main_table(), "rlnCtfImage", row)
+                    self._report.add(star.path, problem)
         sums = self._check_coordinate_files(listed, folder, every) if listed else {}
         known = {*listed.coordinate_files.values(), COORDINATES_LIST} if listed else set()
         for path in sorted((folder / COORDINATES).rglob(f"*{SUFFIX}")):

@@ -40,6 +40,7 @@ class RelionStar:
     names: dict[str, int] = field(default_factory=dict)  # every micrograph -> its place
     constants: dict[str, set[tuple[str, ...]]] = field(default_factory=dict)  # name -> group, CTF as text
     coordinate_files: dict[str, str] = field(default_factory=dict)  # of micrographs
+    ctf_images: list[str] = field(default_factory=list)  # rlnCtfImage of every row, without its format
     pieces: list[Positions] = field(default_factory=list)
     images: dict[tuple[str, str], int] = field(default_factory=dict)  # (stack, group) -> highest index
 
@@ -121,7 +122,7 @@ def _problem(piece: TextTable, place: int, column: str, message: str) -> Problem
 
 def _check_names(piece: TextTable, columns: Columns) -> Iterator[Problem]:
     """Refuse names that another file, another machine or RELION itself would not find again."""
-    for label in ("rlnMicrographName", "rlnMicrographCoordinates"):
+    for label in ("rlnMicrographName", "rlnMicrographCoordinates", "rlnCtfImage"):
         for name in dict.fromkeys(columns.get(label, ())):
             if name.startswith("/"):
                 message = f"{name} is absolute; write it relative to the RELION project"
@@ -153,6 +154,7 @@ def _read_micrographs(star: RelionStar, piece: TextTable, columns: Columns) -> I
         if name in star.names:
             yield _problem(piece, place, "rlnMicrographName", f"{name} stands twice")
         star.names.setdefault(name, len(star.names))
+    star.ctf_images += [name.partition(":")[0] for name in columns.get("rlnCtfImage", ())]
     _note_constants(star, columns)
 
 

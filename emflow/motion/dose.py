@@ -8,7 +8,7 @@ def critical_exposure(frequency: NDArray[np.floating], voltage_kilovolt: float) 
     """Return the exposure (electrons per square angstrom) after which a frequency has 1/e of its power.
 
     Grant and Grigorieff, eLife 4 (2015) e06980, eq. 3: 0.245 k^-1.665 + 2.81 at 300 kV; 0.8 of it at 200 kV,
-    where the cross-section for damage is larger (and, by the same rule, 0.57 at 100 kV).
+    where the cross-section for damage is larger (and, by the same rule, 0.64 at 100 kV).
 
     Parameters
     ----------
@@ -23,8 +23,8 @@ def critical_exposure(frequency: NDArray[np.floating], voltage_kilovolt: float) 
 
 
 def voltage_factor(voltage_kilovolt: float) -> float:
-    """Return what a specimen bears at a voltage over what it bears at 300 kV: 0.8 at 200, 0.57 at 100."""
-    return float(np.interp(voltage_kilovolt, (100.0, 200.0, 300.0), (0.57, 0.8, 1.0)))
+    """Return what a specimen bears at a voltage over what it bears at 300 kV: 0.8 at 200, 0.64 at 100."""
+    return float(np.interp(voltage_kilovolt, (100.0, 200.0, 300.0), (0.64, 0.8, 1.0)))
 
 
 def damage_amplitude(

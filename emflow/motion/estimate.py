@@ -18,6 +18,9 @@ from emflow.motion.prior import covariances, regress, rest
 _LARGEST_DRIFT_ANGSTROM = 40.0
 _LARGEST_LOCAL_ANGSTROM = 10.0
 
+# Degrees in space are solved for in turn, so many times: each knows what the others became.
+_SWEEPS = 3
+
 
 @dataclass(frozen=True)
 class MotionSettings:
@@ -130,6 +133,19 @@ def estimate_motion(
     return MotionEstimate(fit.field().relative_to(0), tuple(p.gain for p in fit.posteriors), done)
 
 
+def expand_groups(estimate: MotionEstimate, group: int, frames: int) -> MotionEstimate:
+    """Return the motion of single frames from that of sums of ``group``, linear between their middles."""
+    if group == 1:
+        return estimate
+    field = estimate.field
+    first = np.arange(field.frames) * group
+    middle = (first + np.minimum(first + group, frames) - 1) / 2
+    flat = field.coefficients.reshape(field.frames, -1)
+    fine = np.stack([np.interp(np.arange(frames), middle, course) for course in flat.T], -1)
+    expanded = MotionField(field.shape, field.degree, fine.reshape(frames, *field.coefficients.shape[1:]))
+    return MotionEstimate(expanded.relative_to(0), estimate.gains, estimate.iterations)
+
+
 def _remaining(patches: Patches, pixel: float, exposure: float, voltage: float, count: int) -> Tensor:
     frequency = np.arange(patches.band.rings) / (patches.side * pixel)
     rows = [damage_amplitude(frequency, (frame + 0.5) * exposure, voltage) for frame in range(count)]
@@ -165,12 +181,13 @@ class _Fit:
             for total in range(degree + 1)
         ]
         self._spectra: Spectra | None = None
+        self._left, self._total_told = [0.0] * (degree + 1), 1.0
         self._part, self._change = 1.0, math.inf
 
     @property
     def uncertainty(self) -> float:
-        """Variance of a patch's displacement in a frame, an axis, in square working pixels."""
-        return sum(p.uncertainty * len(m) for p, m in zip(self.posteriors, self._members, strict=True))
+        """Variance of the displacement in a frame, an axis, in square working pixels, by signal."""
+        return sum(self._left) / self._total_told
 
     def field(self) -> MotionField:
         return MotionField(self.shape, self.degree, self.coefficients * self.scale)
@@ -190,30 +207,15 @@ class _Fit:
         look = patches.look(before, self._spectra, blur)
         self.likelihood = look.likelihood
         curvature, factors = patches.information(self._spectra, blur)
-        # Terms that are orthogonal under what each patch tells: each can then be solved for by itself.
-        _, triangle = np.linalg.qr(np.sqrt(factors / factors.sum())[:, None] * self._values)
-        terms = np.linalg.solve(triangle.T, self._values.T).T  # (patches, terms)
-        courses = np.einsum("ij,fja->fia", triangle, self.coefficients)
-        pulls = np.einsum("pt,fpa->fta", terms, look.pull)
-        precision = curvature * factors.sum()
-        for degree, members in enumerate(self._members[: top + 1]):
-            rows = courses[:, members].reshape(len(courses), -1)
-            pull = pulls[:, members].reshape(len(courses), -1)
-            known = self.posteriors[degree].variances
-            result = regress(
-                (precision @ rows + pull).T,
-                precision,
-                self._kernels[degree],
-                largest_variance=self._largest[degree],
-                start=known if known.any() else None,
-            )
-            self.posteriors[degree] = result
-            target = result.courses.T - result.courses.T[:1]
-            rows = rows + self._part * (target - (rows - rows[:1]))
-            courses[:, members] = rows.reshape(len(courses), len(members), 2)
-        solved = np.linalg.solve(triangle, courses.transpose(1, 0, 2).reshape(len(triangle), -1))
-        self.coefficients = solved.reshape(len(triangle), len(courses), 2).transpose(1, 0, 2)
-        self.coefficients = self.coefficients - self.coefficients[:1]
+        values = self._values
+        pulls = np.einsum("pt,fpa->fta", values, look.pull)
+        told = (values.T * factors) @ values  # what the patches tell of the terms, (terms, terms)
+        target = np.zeros_like(self.coefficients)  # steps towards the most probable field
+        for _ in range(_SWEEPS):
+            for degree, members in enumerate(self._members[: top + 1]):
+                self._improve(degree, members, curvature, told, pulls, target)
+        self.coefficients = self.coefficients + self._part * (target - target[:1])
+        self._total_told = float(factors.sum())
         self._spectra = patches.spectra(look)
         after = self.displacement()
         change = float(np.abs((after - before) - (after - before).mean(0)).max())
@@ -221,6 +223,43 @@ class _Fit:
             self._part = max(0.3, 0.7 * self._part)  # it swings: take shorter steps
         self._change = change if top == self.degree else math.inf
         return change
+
+    def _improve(
+        self,
+        degree: int,
+        members: list[int],
+        curvature: NDArray[np.float64],
+        told: NDArray[np.float64],
+        pulls: NDArray[np.float64],
+        target: NDArray[np.float64],
+    ) -> None:
+        """Find the terms of one degree, the others given; change their ``target`` (frames, terms, 2).
+
+        The prior is the same for all terms of a degree, however they are turned into one another, so they
+        are turned into such as the movie tells of independently. (Scaling them by what it tells would let
+        those that it says nothing of run away.)
+        """
+        scales, turn = np.linalg.eigh(told[np.ix_(members, members)])
+        scales = scales.clip(min=1e-6 * max(scales[-1], 1e-300))
+        missing = np.einsum("mt,fta->fma", told[members], target)
+        pull = pulls[:, members] - np.einsum("fg,gma->fma", curvature, missing)
+        at = self.coefficients[:, members] + target[:, members]
+        pull, at = (np.einsum("fma,mi->ifa", part, turn) for part in (pull, at))
+        asked = pull + scales[:, None, None] * np.einsum("fg,iga->ifa", curvature, at)
+        known = self.posteriors[degree].variances
+        result = regress(
+            asked.transpose(0, 2, 1).reshape(2 * len(members), -1),
+            curvature,
+            np.repeat(scales, 2),
+            self._kernels[degree],
+            largest_variance=self._largest[degree],
+            start=known if known.any() else None,
+        )
+        self.posteriors[degree] = result
+        self._left[degree] = float((result.uncertainty * np.repeat(scales, 2)).sum() / 2)
+        courses = result.courses.reshape(len(members), 2, -1)
+        wanted = np.einsum("iaf,mi->fma", courses, turn)
+        target[:, members] = wanted - self.coefficients[:, members]
 
     def fall_back(self, blur: float) -> None:
         """Give up the local motion, or all motion, if the movie is no likelier with it than without.

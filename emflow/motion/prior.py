@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import minimize
 
 # Motion is fast at the start: the processes run in a time that slows down with this many frames.
@@ -41,24 +40,25 @@ class Posterior:
 
     ``courses`` (terms, frames); ``gain`` the log evidence over that of rest and ``penalty`` what it lost to
     the prior's width and to the courses' length, in nats; ``variances`` the strengths (n,); ``uncertainty``
-    the mean variance left in a frame of a course, up to a constant.
+    (terms,) the mean variance left in a frame of a course, up to a constant.
     """
 
     courses: NDArray[np.float64]
     gain: float
     penalty: float
     variances: NDArray[np.float64]
-    uncertainty: float
+    uncertainty: NDArray[np.float64]
 
 
 def rest(pulls: NDArray[np.float64], kernels: NDArray[np.float64], gain: float = 0.0) -> Posterior:
     """Return the posterior of terms that do not move."""
-    return Posterior(np.zeros_like(pulls), gain, 0.0, np.zeros(len(kernels)), 0.0)
+    return Posterior(np.zeros_like(pulls), gain, 0.0, np.zeros(len(kernels)), np.zeros(len(pulls)))
 
 
 def regress(
     pulls: NDArray[np.float64],
     precision: NDArray[np.float64],
+    scales: NDArray[np.float64],
     kernels: NDArray[np.float64],
     *,
     largest_variance: float,
@@ -71,7 +71,9 @@ def regress(
     pulls
         (terms, frames): precision times the position that the movie alone asks for.
     precision
-        (frames, frames) of every term; its null vector is a constant, which no movie can tell.
+        (frames, frames); its null vector is a constant, which no movie can tell.
+    scales
+        (terms,), above nought: ``precision`` times this is what the movie says of a term.
     kernels
         (n, frames, frames), `covariances`.
     largest_variance
@@ -84,34 +86,43 @@ def regress(
     keep = values > 1e-9 * max(values[-1], 1e-300)
     if values[-1] <= 0 or not keep.any():
         return rest(pulls, kernels)
-    basis, noise = vectors[:, keep], 1 / values[keep]
+    basis = vectors[:, keep]
+    noise = 1 / (scales[:, None] * values[keep])  # (terms, kept)
     data = (pulls @ basis) * noise
     projected = np.einsum("fi,nfg,gj->nij", basis, kernels, basis)
+    diagonal = np.arange(noise.shape[1])
 
-    def loss(log_variances: NDArray[np.float64]) -> float:
-        covariance = np.tensordot(np.exp(log_variances), projected, 1) + np.diag(noise)
-        factor, lower = cho_factor(covariance, lower=True)
-        determinant = 2 * np.log(np.diag(factor)).sum()
-        misfit = (data * cho_solve((factor, lower), data.T).T).sum()
-        return float(0.5 * (len(data) * determinant + misfit))
+    def inner(variances: NDArray[np.float64]) -> NDArray[np.float64]:
+        covariance = np.repeat(np.tensordot(variances, projected, 1)[None], len(noise), axis=0)
+        covariance[:, diagonal, diagonal] += noise
+        return covariance
+
+    def loss(log_variances: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        variances = np.exp(log_variances)
+        inverse = np.linalg.inv(covariance := inner(variances))
+        determinant = np.linalg.slogdet(covariance)[1].sum()
+        solved = np.einsum("tij,tj->ti", inverse, data)
+        value = 0.5 * (determinant + (data * solved).sum())
+        total = inverse.sum(0) - solved.T @ solved
+        slope = 0.5 * np.einsum("ij,nij->n", total, projected) * variances
+        return float(value), slope
 
     lowest, highest = np.log(_SMALLEST), np.log(largest_variance)
-    spread = max(float((data**2).mean() - noise.mean()), 1e-3)
+    spread = max(float((data**2 - noise).mean() * 0.5), 1e-3)
     first = np.log(np.full(len(kernels), spread)) - 1.0 if start is None else np.log(start.clip(_SMALLEST))
     first = first.clip(lowest + 0.1, highest - 0.1)
     bounds = [(lowest, highest)] * len(kernels)
-    found = minimize(loss, first, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
-    at_rest = 0.5 * (len(data) * np.log(noise).sum() + (data**2 / noise).sum())
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 40})
+    at_rest = 0.5 * (np.log(noise).sum() + (data**2 / noise).sum())
     gain = float(at_rest - found.fun)
     if gain < (_GAIN_TO_START if start is None else 0.0):
         return rest(pulls, kernels, gain)
     variances = np.exp(found.x)
-    full = np.tensordot(variances, kernels, 1)
     prior = np.tensordot(variances, projected, 1)
-    inner = prior + np.diag(noise)
-    solved = np.linalg.solve(inner, data.T).T
-    courses = solved @ (basis.T @ full)
-    left = prior - prior @ np.linalg.solve(inner, prior)
-    volume = np.linalg.slogdet(inner)[1] - np.log(noise).sum()
-    penalty = 0.5 * float(len(data) * volume + ((solved @ prior) * solved).sum())
-    return Posterior(courses, gain, penalty, variances, float(max(np.trace(left), 0.0)) / len(precision))
+    inverse = np.linalg.inv(covariance := inner(variances))
+    solved = np.einsum("tij,tj->ti", inverse, data)
+    courses = solved @ (basis.T @ np.tensordot(variances, kernels, 1))
+    left = np.trace(prior - prior @ inverse @ prior, axis1=1, axis2=2).clip(min=0) / len(precision)
+    volume = float(np.linalg.slogdet(covariance)[1].sum() - np.log(noise).sum())
+    penalty = 0.5 * (volume + float(((solved @ prior) * solved).sum()))
+    return Posterior(courses, gain, penalty, variances, left)

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from relion_session import Entry, export, write_batch
 from scipy.ndimage import center_of_mass, rotate
 
+from emflow.io.ctf_pictures import ctf_picture_path, write_ctf_picture
+from emflow.io.index import MicrographRow, read_index, write_index
 from emflow.io.relion_project import check_star_paths
 from emflow.io.star import read_star
 from emflow.io.tiff import read_tiff
@@ -174,6 +177,25 @@ def test_tiff_and_mrc_extract_the_same_bead(tmp_path):
     (project / "AutoPick/Micrographs/b_autopick.star").write_bytes(picks)
     assert extract(project, out="Direct") == [8, 8]
     np.testing.assert_array_equal(stack(project, "Micrographs/b.tif", "Direct"), from_mrc)
+
+
+def test_the_picture_of_a_ctf_is_read_by_the_name_in_rlnctfimage(tmp_path):
+    image, centres = beads((400, 500), 8, 9)
+    picks = write_batch(tmp_path / "results/0000", [Entry("b c.mrc", image, centres, ctf=None)])
+    (row,) = read_index(picks.parent / "micrographs.tsv", MicrographRow)
+    fitted = replace(row, defocus_u_angstrom=2e4, defocus_v_angstrom=1.9e4, defocus_angle_degrees=5.0)
+    fitted = replace(fitted, ctf_max_resolution_angstrom=4.0, ctf_figure_of_merit=0.9)
+    write_index(picks.parent / "ctf.tsv", [fitted], MicrographRow)
+    rings = np.random.default_rng(2).random((33, 33), dtype=np.float32)
+    write_ctf_picture(ctf_picture_path(picks.parent, row.name), rings, 0.002)
+    project = export(tmp_path, [picks], estimated_ctf=True)
+    (name,) = read_star(project / "micrographs_ctf.star")["micrographs"]["rlnCtfImage"]
+    assert name.endswith(".ctf:mrc")
+    relion(project, f"relion_image_handler --i {name} --o copy.mrc")
+    with mrcfile.open(project / "copy.mrc", permissive=True) as mrc:
+        # Signed bytes, row for row.
+        np.testing.assert_allclose(np.array(mrc.data), rings * 254 - 127, atol=0.51)
+    assert extract(project) == [8]
 
 
 @pytest.mark.slow

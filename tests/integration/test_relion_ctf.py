@@ -100,6 +100,8 @@ def test_astigmatism_of_relions_projections_is_recovered(
     tolerance = 200 if phase_shift else 60
     assert ctf.defocus_u_angstrom == pytest.approx(defocus_u, abs=tolerance)
     assert ctf.defocus_v_angstrom == pytest.approx(defocus_v, abs=tolerance)
+    # A mirrored or exchanged axis would miss each of these angles by 10 degrees or more.
     assert abs((ctf.defocus_angle_degrees - angle + 90) % 180 - 90) < 2
+    assert -90 < ctf.defocus_angle_degrees <= 90
     assert ctf.phase_shift_degrees == pytest.approx(phase_shift, abs=8)
     assert ctf.figure_of_merit > 0.95

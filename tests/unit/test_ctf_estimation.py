@@ -184,6 +184,12 @@ def test_the_merit_of_noise_is_low() -> None:
     assert max(merits) < 0.5
 
 
+def test_a_defocus_beyond_the_range_is_doubted() -> None:
+    image = micrograph(9, defocus=16000, astigmatism=0, angle=0, signal=1.0)
+    found = estimate_ctf(image, pixel_size_angstrom=1.2, defocus_range_angstrom=(3000, 15900), **OPTICS)
+    assert found.ctf.figure_of_merit < 0.5
+
+
 def test_a_phase_shift_is_found_with_the_defocus() -> None:
     image = micrograph(5, defocus=11000, astigmatism=400, angle=30, signal=1.5, phase_shift=75)
     found = estimate_ctf(image, pixel_size_angstrom=1.2, phase_shift_range_degrees=(0, 180), **OPTICS)

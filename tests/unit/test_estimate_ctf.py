@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
 import scipy.fft
 
-from emflow.cli.estimate_ctf import estimate_ctf, picture_path
+from emflow.cli.estimate_ctf import estimate_ctf
 from emflow.ctf import ctf_2d
 from emflow.errors import SettingError
+from emflow.io.ctf_pictures import ctf_picture_path, read_ctf_picture
 from emflow.io.index import FAILED, OK, MicrographRow, read_index, write_index
 from emflow.io.mrc import write_mrc
 
@@ -66,9 +66,9 @@ def test_a_batch_gets_its_ctfs_and_pictures_whatever_the_threads(tmp_path: Path)
         assert row.defocus_v_angstrom == pytest.approx(defocus, abs=200)
         assert row.ctf_figure_of_merit is not None
         assert row.ctf_figure_of_merit > 0.9
-        with mrcfile.open(picture_path(tmp_path, row.name)) as mrc:
-            assert mrc.data.ndim == 2
-            assert mrc.data.std() > 10
+        picture = read_ctf_picture(ctf_picture_path(tmp_path, row.name))
+        assert picture.ndim == 2
+        assert picture.std() > 10
     other = tmp_path / "other" / "ctf.tsv"
     estimate_ctf(micrographs=tmp_path / "micrographs.tsv", output=other, device="cpu", threads=2)
     assert other.read_bytes() == (tmp_path / "ctf.tsv").read_bytes()
@@ -79,13 +79,18 @@ def test_a_bad_micrograph_is_left_out_and_a_known_ctf_is_kept(tmp_path: Path) ->
 
     rows = write_batch(tmp_path, [9000.0, 12000.0, 15000.0])
     Path(rows[0].path).write_text("no image")
+    write_mrc(tmp_path / "constant.mrc", np.full((SIDE, SIDE), 3, dtype=np.float32), PIXEL)
+    rows.append(dataclasses.replace(rows[0], name="constant.mrc", path=str(tmp_path / "constant.mrc")))
     rows[1] = dataclasses.replace(rows[1], defocus_u_angstrom=5000.0, defocus_v_angstrom=4000.0)
     write_index(tmp_path / "micrographs.tsv", rows, MicrographRow)
     estimate_ctf(micrographs=tmp_path / "micrographs.tsv", output=tmp_path / "ctf.tsv", device="cpu")
-    bad, kept, found = read_index(tmp_path / "ctf.tsv", MicrographRow)
+    bad, kept, found, constant = read_index(tmp_path / "ctf.tsv", MicrographRow)
+    assert constant.status == FAILED
+    assert "is constant" in constant.reason
     assert bad.status == FAILED
     assert "one.mrc" in bad.reason
-    assert "square_0/one.mrc" in (tmp_path / "failures.tsv").read_text()
+    # failures.tsv is that of stages that run at the same time.
+    assert not (tmp_path / "failures.tsv").exists()
     assert kept == rows[1]
     assert found.defocus_u_angstrom == pytest.approx(15000, abs=200)
     estimate_ctf(
@@ -109,6 +114,13 @@ def test_wrong_settings_are_refused(tmp_path: Path) -> None:
         estimate_ctf(
             micrographs=table, output=output, coarsest_resolution_angstrom=4.5, finest_resolution_angstrom=4.4
         )
+    for change, told in (
+        ({"voltage_kilovolt": 0.0}, "optics group one: voltage 0.0 kV is not positive"),
+        ({"pixel_size_angstrom": 40.0}, r"optics group one: .* fewer than 16; .* ctf.enabled: false"),
+    ):
+        write_index(table, [dataclasses.replace(rows[0], **change)], MicrographRow)
+        with pytest.raises(SettingError, match=told):
+            estimate_ctf(micrographs=table, output=output, device="cpu")
     write_index(table, [dataclasses.replace(rows[0], voltage_kilovolt=None)], MicrographRow)
     with pytest.raises(SettingError, match="voltage"):
         estimate_ctf(micrographs=table, output=output)

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from pathlib import Path
 
@@ -10,7 +11,19 @@ from relion_session import CTF, OPTICS, Entry, export, write_batch
 from emflow.cli import main
 from emflow.cli.export_relion import export_relion
 from emflow.errors import SettingError
-from emflow.io.index import SUPERSEDED, ExportRow, MicrographRow, PickRow, read_index, write_index
+from emflow.io.ctf_pictures import ctf_picture_path, write_ctf_picture
+from emflow.io.index import (
+    FAILED,
+    OK,
+    SUPERSEDED,
+    ExportedRow,
+    ExportRow,
+    MicrographRow,
+    PickRow,
+    read_index,
+    write_index,
+)
+from emflow.io.relion_project import check_star_paths
 from emflow.io.star import read_star
 from emflow.metadata import Ctf, OpticsGroup, Picks
 from emflow.relion import box_inside, extraction_box_pixels, number_optics_groups, whole_pixels
@@ -334,3 +347,94 @@ def test_the_command_takes_the_rule_s_flags(threshold, expected, tmp_path):
     main([*arguments, "--output", str(output), "--index", str(output / "export.tsv")])
     rows = read_index(output / "export.tsv", ExportRow)
     assert [row.particles for row in rows] == [expected, 1]
+
+
+def write_ctfs(picks: Path, merits: dict[str, float]) -> None:
+    """Write ctf.tsv beside picks.tsv as estimate_ctf does; without a merit a row is handed on as it is."""
+    rows = []
+    for row in read_index(picks.parent / "micrographs.tsv", MicrographRow):
+        if row.name in merits:
+            row = dataclasses.replace(
+                row,
+                defocus_u_angstrom=21000.0,
+                defocus_v_angstrom=20000.0,
+                defocus_angle_degrees=-40.0,
+                phase_shift_degrees=0.0,
+                ctf_max_resolution_angstrom=4.5,
+                ctf_figure_of_merit=merits[row.name],
+            )
+            rings = np.linspace(0, 1, 81, dtype=np.float32).reshape(9, 9)
+            write_ctf_picture(ctf_picture_path(picks.parent, row.name), rings, 0.001)
+        rows.append(row)
+    write_index(picks.parent / "ctf.tsv", rows, MicrographRow)
+
+
+def test_estimated_ctfs_and_their_pictures_are_exported(tmp_path):
+    picks = batch(tmp_path, 0, [Entry("g/a.mrc", xy=PICKS, ctf=None), Entry("b.tif", ctf=None)])
+    write_ctfs(picks, {"g/a.mrc": 0.99, "b.tif": 0.1})
+    project = export(tmp_path, [picks], estimated_ctf=True)
+    table = read_star(project / "micrographs_ctf.star")["micrographs"]
+    assert table["rlnCtfImage"].tolist() == [
+        "CtfFind/Micrographs/b.tif.ctf:mrc",
+        "CtfFind/Micrographs/g/a.ctf:mrc",
+    ]
+    assert (project / "CtfFind/Micrographs/b.tif.ctf").readlink() == ctf_picture_path(picks.parent, "b.tif")
+    row = table.iloc[1]
+    assert (row["rlnDefocusU"], row["rlnDefocusV"], row["rlnDefocusAngle"]) == (21000.0, 20000.0, -40.0)
+    assert (row["rlnCtfMaxResolution"], row["rlnCtfFigureOfMerit"]) == (4.5, 0.99)
+    assert read_star(project / "particles.star")["particles"]["rlnDefocusU"].tolist() == [21000.0] * 3
+    told = {row.name: row for row in read_index(project / "micrographs.tsv", ExportedRow)}
+    assert (told["b.tif"].defocus_angstrom, told["b.tif"].ctf_figure_of_merit) == (20500.0, 0.1)
+    assert check_star_paths([project]) == []
+    # A picture that is gone is missed, and without the stage neither CTF nor link stays.
+    ctf_picture_path(picks.parent, "b.tif").unlink()
+    (problem,) = check_star_paths([project])
+    assert "rlnCtfImage, row 1: CtfFind/Micrographs/b.tif.ctf does not exist" in problem
+    export(tmp_path, [picks])
+    assert (project / "micrographs.star").exists()
+    assert not (project / "micrographs_ctf.star").exists()
+    assert not list((project / "CtfFind").rglob("*.ctf"))
+
+
+def test_a_ctf_that_came_with_its_micrograph_is_neither_judged_nor_pictured(tmp_path):
+    picks = batch(tmp_path, 0, [Entry("came.mrc", xy=PICKS), Entry("fitted.mrc", xy=PICKS, ctf=None)])
+    write_ctfs(picks, {"fitted.mrc": 0.8})
+    project = export(tmp_path, [picks], estimated_ctf=True)
+    table = read_star(project / "micrographs_ctf.star")["micrographs"]
+    assert table["rlnDefocusU"].tolist() == [12000.0, 21000.0]
+    assert "rlnCtfImage" not in table
+    told = {row.name: row for row in read_index(project / "micrographs.tsv", ExportedRow)}
+    assert told["came.mrc"].ctf_figure_of_merit is None  # another program's, on another scale
+    assert told["fitted.mrc"].ctf_figure_of_merit == 0.8
+
+
+def test_what_estimate_ctf_could_not_read_is_left_out_once(tmp_path):
+    entries = [
+        Entry("a.mrc", xy=PICKS, ctf=None),
+        Entry("b.mrc", xy=PICKS, ctf=None),
+        Entry("c.mrc", reason="bad"),
+    ]
+    picks = batch(tmp_path, 0, entries)
+    write_ctfs(picks, {"a.mrc": 0.9})
+    rows = read_index(picks.parent / "ctf.tsv", MicrographRow)
+    rows[1] = dataclasses.replace(rows[1], status=FAILED, reason="/data/b.mrc is truncated")
+    write_index(picks.parent / "ctf.tsv", rows, MicrographRow)
+    project = export(tmp_path, [picks], estimated_ctf=True, max_failed_fraction=0.7)
+    lines = (project / "failures.tsv").read_text().splitlines()
+    assert lines == ["name\treason", "b.mrc\t/data/b.mrc is truncated", "c.mrc\tbad"]
+    table = read_star(project / "micrographs_ctf.star")["micrographs"]
+    assert table["rlnMicrographName"].tolist() == ["Micrographs/a.mrc"]
+    assert [row.status for row in read_index(project / "micrographs.tsv", ExportedRow)] == [
+        OK,
+        FAILED,
+        FAILED,
+    ]
+
+
+def test_a_table_of_ctfs_of_another_batch_is_refused(tmp_path):
+    picks = batch(tmp_path, 0, [Entry("a.mrc", ctf=None)])
+    with pytest.raises(SettingError, match=r"ctf\.tsv: no such index"):
+        export(tmp_path, [picks], estimated_ctf=True)
+    write_index(picks.parent / "ctf.tsv", [], MicrographRow)
+    with pytest.raises(SettingError, match=r"a\.mrc is not in ctf\.tsv"):
+        export(tmp_path, [picks], estimated_ctf=True)

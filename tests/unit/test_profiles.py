@@ -57,7 +57,7 @@ def test_every_gpu_rule_has_its_partition():
         for name, body in re.findall(r"^rule (\w+):\n((?:(?:    .*)?\n)+)", path.read_text(), re.MULTILINE):
             rules[name] = body
     asking = {name for name, body in rules.items() if re.search(r"\bgpu=", body)}
-    assert {"denoise", "pick"} <= asking
+    assert {"estimate_ctf", "denoise", "pick"} <= asking
     assert asking <= set(load("slurm")["set-resources"])
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+from movie_files import write_mrcs, write_tiff
 from slurm.cluster import Cluster, why_not
 
 from emflow.resources import pipeline_root
+from emflow.simulation.movies import simulate_movie
 
 PIXEL_SIZE_ANGSTROM = 4.0
 DIAMETER_ANGSTROM = 120.0
@@ -89,6 +91,51 @@ def finished(tmp_path_factory: pytest.TempPathFactory, micrographs: Path) -> Pat
     session = init(parent, f"{micrographs}/*/*.mrc", "--batch-size", "2")
     command(session, "snakemake", "--cores", "2")
     return session
+
+
+@pytest.fixture(scope="session")
+def movies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with two tiny simulated movies (TIFF, so upside down) and their gain reference."""
+    folder = tmp_path_factory.mktemp("movies")
+    camera = simulate_movie(1, shape=(256, 256), frames=1).gain
+    for number in range(2):
+        movie = simulate_movie(
+            number,
+            shape=(256, 256),
+            frames=6,
+            pixel_size_angstrom=PIXEL_SIZE_ANGSTROM,
+            electrons_per_pixel=24.0,
+            particle_diameter_angstrom=DIAMETER_ANGSTROM,
+            gain_deviation=0.0,
+            dead_columns=0,
+            listed_bad_pixels=0,
+        )
+        raw = np.round(movie.frames / np.where(camera > 0, camera, np.inf)).astype(np.uint8)
+        write_tiff(folder / f"movie{number}.tiff", raw[:, ::-1], "lzw")
+    write_mrcs(folder / "gain.mrc", camera[None])
+    return folder
+
+
+def init_movies(parent: Path, movies: Path, *flags: str, expect: int = 0) -> str:
+    """Make a session folder of movies with `emflow init`; return what it said."""
+    known = {
+        "--pixel-size": PIXEL_SIZE_ANGSTROM,
+        "--voltage": 300,
+        "--cs": 2.7,
+        "--diameter": DIAMETER_ANGSTROM,
+    }
+    given = [part for flag, value in known.items() if flag not in flags for part in (flag, str(value))]
+    pattern = ("--movies", f"{movies}/*.tiff")
+    return command(parent, "emflow", "init", "films", *pattern, *given, *flags, expect=expect).stderr
+
+
+@pytest.fixture(scope="session")
+def finished_movies(tmp_path_factory: pytest.TempPathFactory, movies: Path) -> Path:
+    """A session of two movies in a batch that has been run; copy it before you touch it."""
+    parent = tmp_path_factory.mktemp("finished_movies")
+    init_movies(parent, movies, "--exposure", "1.5", "--gain", f"{movies}/gain.mrc")
+    command(parent / "films", "snakemake", "--cores", "2")
+    return parent / "films"
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import pytest
 import tifffile
 from workflow.conftest import command, init, planned
 
-from emflow.io.index import OK, PickRow, StoreRow, read_index
+from emflow.io.index import OK, MicrographRow, PickRow, StoreRow, read_index
+from emflow.io.star import read_star
 
 
 def stars(session: Path) -> dict[str, bytes]:
@@ -29,11 +30,23 @@ def test_every_result_is_there(finished):
     rows = [row for path in sorted(results.glob("batch*/picks.tsv")) for row in read_index(path, PickRow)]
     assert [row.status for row in rows] == [OK] * 6
     for batch in sorted(results.glob("batch*")):
+        for row in read_index(batch / "ctf.tsv", MicrographRow):
+            assert row.ctf_figure_of_merit is not None
         for stage in ("tiles", "denoised"):
             stored = read_index(batch / f"{stage}.tsv", StoreRow)
             assert {path.name for path in batch.glob(f"{stage}.*.zarr")} == {row.store for row in stored}
     assert len(list((results / "overlays").glob("*.png"))) == 6
-    assert "particles from 6 micrographs" in (results / "summary.txt").read_text()
+    table = read_star(results / "relion/micrographs_ctf.star")["micrographs"]
+    assert len(table) == 6
+    for name in table["rlnCtfImage"]:
+        assert (results / "relion" / name.removesuffix(":mrc")).read_bytes()
+    assert not (results / "relion/micrographs.star").exists()
+    assert len(list((results / "ctf").glob("*.png"))) == 6
+    text = (results / "summary.txt").read_text()
+    assert "particles from 6 micrographs" in text
+    assert "defocus: median" in text
+    # Discs in white noise make no Thon rings, and that is said.
+    assert "6 CTFs are doubtful" in text
     command(finished, "emflow", "check-star", str(results / "relion"))
 
 
@@ -50,8 +63,7 @@ def test_stores_are_valid_ome_zarr(finished):
 def test_a_relion_star_brings_optics_and_ctf(finished, tmp_path):
     """The export of one session, given CTF columns, is the input of the next."""
     relion = finished / "results/spa/my_session/relion"
-    text = (relion / "micrographs.star").read_text().replace("_rlnOpticsGroup #2\n\n", "")
-    head, _, rows = text.partition("data_micrographs")
+    head, _, rows = (relion / "micrographs_ctf.star").read_text().partition("data_micrographs")
     lines = [line.split() for line in rows.splitlines() if line.strip().startswith("Micrographs/")]
     labels = ("MicrographName", "OpticsGroup", "DefocusU", "DefocusV", "DefocusAngle")
     table = ["data_micrographs", "", "loop_", *[f"_rln{label} #{n}" for n, label in enumerate(labels, 1)]]
@@ -61,9 +73,14 @@ def test_a_relion_star_brings_optics_and_ctf(finished, tmp_path):
     (project / "micrographs_ctf.star").write_text(head + "\n".join(table) + "\n\n")
     session = init(tmp_path, str(project / "micrographs_ctf.star"))
     command(session, "snakemake", "--cores", "2")
-    exported = (session / "results/spa/my_session/relion/micrographs_ctf.star").read_text()
+    results = session / "results/spa/my_session"
+    exported = (results / "relion/micrographs_ctf.star").read_text()
     assert "10010.5" in exported
     assert "9800.25" in exported
+    # They are kept as they came: nothing was fitted, so nothing is shown or judged.
+    assert "rlnCtfImage" not in exported
+    assert not (results / "ctf").exists()
+    assert "doubtful" not in (results / "summary.txt").read_text()
     assert planned(session) == {}
 
 

@@ -1,11 +1,14 @@
 """What runs, and what runs again: job counts of dry runs over a finished session."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from movie_files import write_mrcs
 from workflow.conftest import command, planned, write_micrograph
 
 from emflow.config import SESSION_COLUMNS, Config
@@ -15,13 +18,15 @@ from emflow.io.settings import read_sessions, write_sessions
 BATCHES = 3
 ALL = {
     "import_micrographs": BATCHES,
+    "estimate_ctf": BATCHES,
     "build_tiles": BATCHES,
     "denoise": BATCHES,
     "pick": BATCHES,
     "export_relion": 1,
     "summarise": 1,
 }
-AFTER_IMPORT = {rule: count for rule, count in ALL.items() if rule != "import_micrographs"}
+TILES_ON = {rule: count for rule, count in ALL.items() if rule not in ("import_micrographs", "estimate_ctf")}
+CTF_ON = {"estimate_ctf": BATCHES, "export_relion": 1, "summarise": 1}
 PICK_ON = {"pick": BATCHES, "export_relion": 1, "summarise": 1}
 DENOISE_ON = {"denoise": BATCHES, "summarise": 1}
 EXPORT_ON = {"export_relion": 1, "summarise": 1}
@@ -30,9 +35,17 @@ EXPORT_ON = {"export_relion": 1, "summarise": 1}
 CONFIG_CHANGES = {
     "device": ("cpu", {}),
     "batches.size": (50, {}),
-    "tiles.pixel_size_angstrom": (5.0, AFTER_IMPORT),
-    "tiles.outlier_sigmas": (9.0, AFTER_IMPORT),
-    "tiles.background_sigma_angstrom": (500.0, AFTER_IMPORT),
+    "ctf.enabled": (False, {"export_relion": 1, "summarise": 1}),
+    "ctf.min_defocus_angstrom": (2500.0, CTF_ON),
+    "ctf.max_defocus_angstrom": (40_000.0, CTF_ON),
+    "ctf.max_astigmatism_angstrom": (2000.0, CTF_ON),
+    "ctf.coarsest_resolution_angstrom": (25.0, CTF_ON),
+    "ctf.finest_resolution_angstrom": (5.0, CTF_ON),
+    "ctf.phase_plate": (True, CTF_ON),
+    "ctf.replace": (True, CTF_ON),
+    "tiles.pixel_size_angstrom": (5.0, TILES_ON),
+    "tiles.outlier_sigmas": (9.0, TILES_ON),
+    "tiles.background_sigma_angstrom": (500.0, TILES_ON),
     "denoise.enabled": (False, {"summarise": 1}),
     "denoise.model": ("MODEL:denoiser", DENOISE_ON),
     "pick.model": ("MODEL:picker", PICK_ON),
@@ -54,6 +67,39 @@ SESSION_CHANGES = {
     "header_pixel_size_angstrom": (4.0, ALL),
 }
 
+# The same of a session of two movies in one batch: its sums, and all that follows.
+FROM_MOTION = {
+    "correct_motion": 1,
+    "build_tiles": 1,
+    "denoise": 1,
+    "pick": 1,
+    "export_relion": 1,
+    "summarise": 1,
+}
+MOTION_CHANGES = {
+    "motion.output_pixel_size_angstrom": (5.0, FROM_MOTION),
+    "motion.local": (False, FROM_MOTION),
+    "motion.group_frames": (2, FROM_MOTION),
+    "motion.first_frame": (2, FROM_MOTION),
+    "motion.last_frame": (5, FROM_MOTION),
+    "motion.dose_weighting": (False, FROM_MOTION),
+    "motion.unweighted": (True, FROM_MOTION),
+    "motion.halves": (True, FROM_MOTION),
+    "motion.half_precision": (True, FROM_MOTION),
+    "motion.eer_upsampling": (2, {}),  # these are no EER movies
+}
+MOVIE_CHANGES = {
+    "movies": ("/elsewhere/*.tiff", {}),
+    "exposure_electrons_per_square_angstrom": (1.2, FROM_MOTION),
+    "total_exposure_electrons_per_square_angstrom": (40.0, FROM_MOTION),
+    "pre_exposure_electrons_per_square_angstrom": (5.0, FROM_MOTION),
+    "frames": (5, FROM_MOTION),
+    "gain": ("ANOTHER", FROM_MOTION),
+    "gain_rotation": (2, FROM_MOTION),
+    "gain_flip": ("left_right", FROM_MOTION),
+    "defects": ("DEFECTS", FROM_MOTION),
+}
+
 
 def keys(section: type) -> list[str]:
     names = []
@@ -64,8 +110,8 @@ def keys(section: type) -> list[str]:
 
 
 def test_every_key_is_tried():
-    assert sorted(CONFIG_CHANGES) == sorted(keys(Config))
-    assert sorted(SESSION_CHANGES) == sorted(SESSION_COLUMNS)
+    assert sorted({*CONFIG_CHANGES, *MOTION_CHANGES}) == sorted(keys(Config))
+    assert sorted({*SESSION_CHANGES, *MOVIE_CHANGES}) == sorted(SESSION_COLUMNS)
 
 
 def test_from_nothing_everything_runs(micrographs, tmp_path):
@@ -84,14 +130,19 @@ def test_a_changed_setting_runs_its_own_stages_again(session, key, tmp_path):
     value, expected = CONFIG_CHANGES[key]
     if str(value).startswith("MODEL:"):
         value = other_model(value.removeprefix("MODEL:"), tmp_path / "model")
+    change_config(session, {key: value})
+    assert planned(session) == expected
+
+
+def test_without_ctf_the_stage_is_not_in_the_graph(micrographs, tmp_path):
+    from workflow.conftest import init
+
+    session = init(tmp_path, f"{micrographs}/*/*.mrc", "--batch-size", "2")
     path = session / "config/config.yaml"
     config = yaml.safe_load(path.read_text())
-    section, _, name = key.rpartition(".")
-    target = config[section] if section else config
-    assert target[name] != value
-    target[name] = value
+    config["ctf"]["enabled"] = False
     path.write_text(yaml.safe_dump(config))
-    assert planned(session) == expected
+    assert planned(session) == {rule: count for rule, count in ALL.items() if rule != "estimate_ctf"}
 
 
 def other_model(name: str, folder: Path) -> str:
@@ -121,6 +172,61 @@ def test_a_changed_acquisition_runs_its_own_stages_again(session, column):
         assert planned(session) == expected
 
 
+def change_config(session: Path, changes: dict[str, object]) -> None:
+    path = session / "config/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        target = config[section] if section else config
+        assert target[name] != value
+        target[name] = value
+    path.write_text(yaml.safe_dump(config))
+
+
+@pytest.fixture
+def films(finished_movies, tmp_path) -> Path:
+    return Path(shutil.copytree(finished_movies, tmp_path / "films", symlinks=True))
+
+
+def test_movies_run_once(films):
+    assert planned(films) == {}
+    assert planned(films, "--forceall") == FROM_MOTION
+
+
+def test_settings_of_motion_do_not_concern_micrographs(session):
+    change_config(session, {key: value for key, (value, _) in MOTION_CHANGES.items()})
+    assert planned(session) == {}
+
+
+@pytest.mark.parametrize("key", MOTION_CHANGES)
+def test_a_changed_setting_of_motion_runs_from_there(films, key):
+    value, expected = MOTION_CHANGES[key]
+    change_config(films, {key: value})
+    assert planned(films) == expected
+
+
+@pytest.mark.parametrize("column", MOVIE_CHANGES)
+def test_a_changed_column_of_movies_runs_from_there(films, column, tmp_path):
+    value, expected = MOVIE_CHANGES[column]
+    if value == "ANOTHER":
+        value = str(tmp_path / "another.mrc")
+        write_mrcs(Path(value), np.ones((1, 256, 256), np.float32))
+    elif value == "DEFECTS":
+        value = str(tmp_path / "bad.txt")
+        Path(value).write_text("1 2 3 4\n")
+    path = films / "config/sessions.tsv"
+    (row,) = read_sessions(path)
+    assert getattr(row, column) != value
+    write_sessions(path, [row.model_copy(update={column: value})])
+    assert planned(films) == expected
+
+
+def test_a_moved_gain_reference_runs_nothing(films, movies, tmp_path, edit):
+    shutil.copy(movies / "gain.mrc", tmp_path / "moved.mrc")
+    edit(films / "config/sessions.tsv", f"{movies}/gain.mrc", str(tmp_path / "moved.mrc"))
+    assert planned(films) == {}
+
+
 def test_new_files_run_their_batch_alone(session, micrographs, tmp_path, edit):
     """Three more micrographs: their batches, the session's export and its summary."""
     data = tmp_path / "data"
@@ -144,6 +250,7 @@ def test_new_files_run_their_batch_alone(session, micrographs, tmp_path, edit):
     jobs = planned(session, "--rerun-triggers", "mtime")
     assert jobs == {
         "import_micrographs": 1,
+        "estimate_ctf": 1,
         "build_tiles": 1,
         "denoise": 1,
         "pick": 1,
@@ -176,5 +283,5 @@ def test_twenty_thousand_micrographs_are_planned_in_ten_seconds(finished, tmp_pa
     start = time.monotonic()
     jobs = planned(folder, "--quiet", "rules")
     seconds = time.monotonic() - start
-    assert jobs == {**dict.fromkeys(list(ALL)[:4], 100), "export_relion": 1, "summarise": 1}
+    assert jobs == {**dict.fromkeys(list(ALL)[:5], 100), "export_relion": 1, "summarise": 1}
     assert seconds < 10

@@ -7,7 +7,8 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
-from workflow.conftest import PIXEL_SIZE_ANGSTROM, command, init, write_micrograph
+from movie_files import write_mrcs
+from workflow.conftest import PIXEL_SIZE_ANGSTROM, command, init, init_movies, write_micrograph
 
 
 def refused(session: Path) -> str:
@@ -31,6 +32,22 @@ def refused(session: Path) -> str:
         ("pixel_size_angstrom: 3.0", "pixel_size_angstrom: 5000", "tiles.pixel_size_angstrom: should be"),
         ("threshold: auto", "threshold: 7", "export.threshold: should be"),
         ("device: auto", "device: gpu", "device: should be"),
+        (
+            "max_defocus_angstrom: 50000.0",
+            "max_defocus_angstrom: 2500",
+            "ctf.max_defocus_angstrom: should be above ctf.min_defocus_angstrom, 3000, not 2500",
+        ),
+        (
+            "min_defocus_angstrom: 3000.0",
+            "min_defocus_angstrom: 60000",
+            "ctf.max_defocus_angstrom: should be above ctf.min_defocus_angstrom, 60000",
+        ),
+        (
+            "finest_resolution_angstrom: 4.0",
+            "finest_resolution_angstrom: 40",
+            "ctf.finest_resolution_angstrom: should be below ctf.coarsest_resolution_angstrom, 30, not 40",
+        ),
+        ("phase_plate: false", "phase_plate: perhaps", "ctf.phase_plate: should be"),
         ("model: picker", "model: piker", "shipped models are denoiser, picker"),
         ("device: auto", "device: [", "is no YAML"),
     ],
@@ -92,6 +109,34 @@ def test_init_refuses(micrographs, tmp_path, flags, told):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("emflow:")]
     assert told in line
     assert not (tmp_path / "s/config/sessions.tsv").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ((), "exposure_electrons_per_square_angstrom is missing: how much does a frame get?"),
+        (("--exposure", "0"), "exposure_electrons_per_square_angstrom: should be"),
+        (("--exposure", "1", "--voltage", "30"), "30 kV is no voltage at which damage was measured"),
+        (("--exposure", "1", "--voltage", "300000"), "voltage_kilovolt: should be"),
+        (("--exposure", "1", "--gain", "nowhere.mrc"), "gain: "),
+        (("--exposure", "1", "--gain", "WRONG"), "has 256 x 128 pixels when turned, the movies 256 x 256"),
+        (("--exposure", "1", "--micrographs", "*.mrc"), "give either --micrographs or --movies"),
+    ],
+)
+def test_init_refuses_movies(movies, tmp_path, flags, told):
+    write_mrcs(tmp_path / "wrong.mrc", np.ones((1, 128, 256), np.float32))
+    given = [flag.replace("WRONG", str(tmp_path / "wrong.mrc")) for flag in flags]
+    said = init_movies(tmp_path, movies, *given, expect=2)
+    (line,) = [line for line in said.splitlines() if line.startswith("emflow:")]
+    assert told in line
+    assert not (tmp_path / "films/config/sessions.tsv").exists()
+
+
+def test_a_gain_that_is_gone_is_refused(finished_movies, tmp_path):
+    films = Path(shutil.copytree(finished_movies, tmp_path / "films", symlinks=True))
+    table = films / "config/sessions.tsv"
+    table.write_text(table.read_text().replace("gain.mrc", "lost.mrc"))
+    assert "lost.mrc: no such file" in refused(films)
 
 
 def test_bad_micrographs_are_left_out_and_the_others_go_on(tmp_path):

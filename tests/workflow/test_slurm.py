@@ -15,7 +15,7 @@ from workflow.conftest import init, planned
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
-GPU_RULES = {"denoise", "pick"}
+GPU_RULES = {"estimate_ctf", "denoise", "pick"}
 CPU_RULES = {"import_micrographs", "build_tiles", "export_relion", "summarise"}
 BATCHES = 3
 RELION = "results/spa/my_session/relion"
@@ -41,7 +41,7 @@ def test_a_session_on_slurm_gives_what_it_gives_here(cluster, finished, microgra
     jobs = jobs_of(cluster, session)
     assert {rule_of(job) for job in jobs} == GPU_RULES | CPU_RULES
     # A job per batch and stage, and the session's export and summary.
-    assert len(jobs) == 4 * BATCHES + 2
+    assert len(jobs) == 5 * BATCHES + 2
     check_places(jobs)
     assert star_files(session) == star_files(finished)
     assert len([name for name in star_files(session) if name.endswith("picks.star")]) == BATCHES

@@ -57,7 +57,15 @@ def test_a_session_plans_outside_the_checkout(site, tmp_path):
         cwd=tmp_path, **environment,
     )  # fmt: skip
     planned = run("snakemake", "--dry-run", "--cores", "2", cwd=tmp_path / "my_session", **environment)
-    for rule in ("import_micrographs", "build_tiles", "denoise", "pick", "export_relion", "summarise"):
+    for rule in (
+        "import_micrographs",
+        "estimate_ctf",
+        "build_tiles",
+        "denoise",
+        "pick",
+        "export_relion",
+        "summarise",
+    ):
         assert f"rule {rule}:" in planned
 
 

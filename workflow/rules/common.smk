@@ -1,10 +1,12 @@
 # What all rules share: the plan, read once; refusals before the first job; closing lines.
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from emflow.errors import SettingError
+from emflow.io.movies import is_eer
 from emflow.io.model import model_sha256
 from emflow.io.plan import check_machine, read_plan, unlisted
 from emflow.io.start import begin, read_call
@@ -84,9 +86,24 @@ def optics_flags(wildcards):
         "amplitude-contrast": session.amplitude_contrast,
         "header-pixel-size-angstrom": session.header_pixel_size_angstrom,
     }
+    return as_flags(flags)
+
+
+def as_flags(flags):
+    """Return a command's flags, without those that have no value."""
     return " ".join(
         f"--{flag} {value}" for flag, value in flags.items() if value is not None
     )
+
+
+def switch(name, on):
+    """Return the flag that turns a setting on or off."""
+    return f"--{name}" if on else f"--no-{name}"
+
+
+def one_of(sessions):
+    """Return a wildcard's pattern that matches these sessions alone, and nothing where there are none."""
+    return "|".join(sessions) or "(?!)"
 
 
 def memory(base_mb, mb_per_megapixel):

@@ -9,6 +9,8 @@ rule import_micrographs:
         "logs/import_micrographs/{session}/{batch}.log",
     benchmark:
         "logs/import_micrographs/{session}/{batch}.benchmark.tsv"
+    wildcard_constraints:
+        session=one_of(PLAN.with_micrographs),
     threads: 1
     resources:
         mem_mb=memory(500, 12),

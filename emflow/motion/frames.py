@@ -1,0 +1,112 @@
+"""A movie's frames as they should have been recorded, and the motion that they show."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from emflow.errors import BadInputError
+from emflow.motion.bad_pixels import BadPixelFiller, find_bad_pixels
+from emflow.motion.estimate import (
+    MotionEstimate,
+    MotionSettings,
+    estimate_motion,
+    expand_groups,
+    fourier_crop,
+    working_shape,
+)
+from emflow.motion.gain import gain_complaint, gain_orientations
+
+# More bad pixels than this, and the camera or the gain reference is at fault.
+_MAXIMUM_BAD_FRACTION = 0.1
+
+
+class CleanFrames:
+    """Frames of a movie, gain and bad pixels corrected, as often as they are asked for."""
+
+    def __init__(
+        self,
+        stack: Sequence[NDArray[np.generic]],
+        gain: NDArray[np.float32] | None,
+        defects: NDArray[np.bool_] | None,
+        device: torch.device,
+    ) -> None:
+        """Take raw frames (h, w), the gain that multiplies them (0 where dead) and a map of bad pixels.
+
+        Raises
+        ------
+        BadInputError
+            If the frames hold nothing, contradict the gain, or have too many bad pixels.
+        """
+        self._stack, self._gain, self._device = stack, gain, device
+        shape = stack[0].shape
+        total = np.zeros(shape, dtype=np.float32)
+        for frame in stack:
+            total += np.asarray(frame, dtype=np.float32)
+        if not np.isfinite(total).all():
+            raise BadInputError("has pixels that are NaN or infinite")
+        if total.min() == total.max():
+            raise BadInputError(f"is constant: every pixel of its sum is {float(total.flat[0]):g}")
+        bad = np.zeros(shape, dtype=bool) if defects is None else defects.copy()
+        if gain is not None:
+            complaint = gain_complaint(gain_orientations(total, gain))
+            if complaint:
+                raise BadInputError(f"and its gain disagree: {complaint}")
+            total *= gain
+            bad |= gain == 0
+        self.found = find_bad_pixels(total, bad)
+        bad |= self.found
+        fraction = float(bad.mean())
+        if fraction > _MAXIMUM_BAD_FRACTION:
+            raise BadInputError(
+                f"has {100 * fraction:.0f} % bad pixels: is it the right gain reference and defect map?"
+            )
+        self._filler = BadPixelFiller(bad)
+
+    def __len__(self) -> int:
+        return len(self._stack)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return (h, w)."""
+        height, width = self._stack[0].shape
+        return height, width
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yield each frame (h, w) as float32 on the device."""
+        for number, raw in enumerate(self._stack):
+            frame = np.array(raw, dtype=np.float32)
+            if self._gain is not None:
+                frame *= self._gain
+            self._filler.fill(frame, number)
+            yield torch.from_numpy(frame).to(self._device)
+
+
+def motion_of(
+    frames: CleanFrames,
+    *,
+    pixel_size_angstrom: float,
+    exposure_electrons_per_square_angstrom: float,
+    voltage_kilovolt: float,
+    local: bool = True,
+    group_frames: int = 1,
+) -> MotionEstimate:
+    """Estimate a movie's motion from its frames, or from sums of ``group_frames`` of them."""
+    settings = MotionSettings() if local else MotionSettings(degree=0)
+    small = working_shape(frames.shape, pixel_size_angstrom, settings)
+    group = max(1, min(group_frames, len(frames) // 2))
+    device = next(iter(frames)).device
+    working = torch.zeros((math.ceil(len(frames) / group), *small), device=device)
+    for number, frame in enumerate(frames):
+        working[number // group] += fourier_crop(frame[None], small)[0]
+    estimate = estimate_motion(
+        working,
+        shape=frames.shape,
+        pixel_size_angstrom=pixel_size_angstrom,
+        exposure_electrons_per_square_angstrom=exposure_electrons_per_square_angstrom * group,
+        voltage_kilovolt=voltage_kilovolt,
+        settings=settings,
+    )
+    return expand_groups(estimate, group, len(frames))
