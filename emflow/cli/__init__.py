@@ -25,6 +25,7 @@ COMMANDS = (
     "check_star",
     "summarise",
     "simulate",
+    "simulate_movies",
     "train_denoiser",
     "train_picker",
     "demo",
