@@ -95,9 +95,7 @@ def simulate_movies(
             camera_seed=seed,
         )
         name = f"simulated_{number:05d}"
-        write_tiff_movie(
-            output / "movies" / f"{name}.tiff", np.minimum(movie.frames, 255).astype(np.uint8)
-        )
+        write_tiff_movie(output / "movies" / f"{name}.tiff", np.minimum(movie.frames, 255).astype(np.uint8))
         write_star(
             output / "truth" / f"{name}.star",
             {
