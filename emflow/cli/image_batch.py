@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from emflow.cli.progress import say
 from emflow.errors import BadInputError
-from emflow.io.index import FAILED, OK, MicrographRow, StoreRow, accepted, write_failures, write_index
+from emflow.io.index import (
+    FAILED,
+    OK,
+    MicrographRow,
+    StoreRow,
+    accepted,
+    read_index,
+    write_failures,
+    write_index,
+)
 from emflow.io.store import SHARD_MICROGRAPHS, StoreWriter, checksum
 
 Source = TypeVar("Source", MicrographRow, StoreRow)
@@ -69,11 +78,22 @@ class ImageBatch(Generic[Source]):
             ]
             shards = dask.compute(*tasks, scheduler="threads", num_workers=threads)
             writer.finish()
+            if self._later_attempt_is_done(writer):
+                say(self.stage, f"a later attempt has written {self.output}: this one is given up")
+                writer.discard()
+                return
             write_store_index(self.output, table, {row.name: row for shard in shards for row in shard})
         except BaseException:
             writer.discard()
             raise
         writer.remove_superseded()
+
+    def _later_attempt_is_done(self, writer: StoreWriter) -> bool:
+        """Whether the index names the store of an attempt that began after this one."""
+        if not self.output.is_file():
+            return False
+        named = {row.store for row in read_index(self.output, StoreRow) if row.store}
+        return any(writer.began_before(self.output.parent / store) for store in named)
 
     def _write_shard(
         self, writer: StoreWriter, start: int, rows: Sequence[Source], progress: "_Progress"

@@ -10,10 +10,11 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from filelock import FileLock, Timeout
 
@@ -144,8 +145,31 @@ def candidates(session: Session) -> list[_Candidate]:
     return [_Candidate(os.path.relpath(path, root), path) for path in found if os.path.isfile(path)]  # noqa: PTH113
 
 
-def scan(sessions: Sequence[Session], batch_size: int, path: Path = INPUTS) -> Scan:
+FileKey: TypeAlias = tuple[str, str]  # session and name
+Identity: TypeAlias = tuple[str, int, int, str]  # what makes a file another: path, bytes, modified, metadata
+
+
+def pending(sessions: Sequence[Session], path: Path = INPUTS) -> dict[FileKey, Identity]:
+    """Return the files that are new, or changed since they were listed, each with what identifies it now."""
+    rows = read_inputs(path)
+    found: dict[FileKey, Identity] = {}
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        for session in sessions:
+            ours = [row for row in rows if row.session == session.session]
+            changed = _changed(pool.map(_look, candidates(session)), ours)
+            found |= {(session.session, row.name): _identity(row) for row in changed}
+    return found
+
+
+def scan(
+    sessions: Sequence[Session],
+    batch_size: int,
+    path: Path = INPUTS,
+    only: Container[FileKey] | None = None,
+) -> Scan:
     """Bring inputs.tsv up to date with the folders: list new and changed files in new batches.
+
+    With ``only``, no other files than these are listed.
 
     Raises
     ------
@@ -159,7 +183,10 @@ def scan(sessions: Sequence[Session], batch_size: int, path: Path = INPUTS) -> S
             growing: list[str] = []
             for session in sessions:
                 ours = [row for row in rows if row.session == session.session]
-                new, waiting = _new_rows(session, ours, batch_size)
+                found = candidates(session)
+                if only is not None:
+                    found = [candidate for candidate in found if (session.session, candidate.name) in only]
+                new, waiting = _new_rows(session, found, ours, batch_size)
                 added += new
                 growing += waiting
             listed = {(row.session, row.name) for row in rows}
@@ -171,18 +198,17 @@ def scan(sessions: Sequence[Session], batch_size: int, path: Path = INPUTS) -> S
         raise SettingError(f"{path}: another emflow scan holds its lock; try again when it is done") from None
 
 
+def _changed(looks: Iterable[InputRow | None], listed: Sequence[InputRow]) -> list[InputRow]:
+    """Return the files that are not listed, or not as they are now."""
+    latest = {row.name: _identity(row) for row in listed}
+    return [row for row in looks if row is not None and latest.get(row.name) != _identity(row)]
+
+
 def _new_rows(
-    session: Session, listed: Sequence[InputRow], batch_size: int
+    session: Session, found: Sequence[_Candidate], listed: Sequence[InputRow], batch_size: int
 ) -> tuple[list[InputRow], list[str]]:
-    latest = {row.name: row for row in listed}
     with ThreadPoolExecutor(_STAT_THREADS) as pool:
-        found = candidates(session)
-        looks = list(pool.map(_look, found))
-        changed = [
-            row
-            for row in looks
-            if row is not None and (row.name not in latest or _identity(row) != _identity(latest[row.name]))
-        ]
+        changed = _changed(pool.map(_look, found), listed)
         now = time.time_ns()
         young = [row for row in changed if now - row.modified < _SETTLING_SECONDS * 1e9]
         growing: set[str] = set()
@@ -209,7 +235,7 @@ def _new_rows(
     return rows, sorted(growing)
 
 
-def _identity(row: InputRow) -> tuple[str, int, int, str]:
+def _identity(row: InputRow) -> Identity:
     return row.path, row.bytes, row.modified, row.metadata
 
 

@@ -1,11 +1,15 @@
 """Image stores: OME-Zarr 0.5, sharded, one store per batch and stage, with axes (micrograph, y, x).
 
 A store belongs to the attempt that wrote it: its name is unique, and the stage's index, written last, says
-which one counts. Whole shards are written by one writer: `SHARD_MICROGRAPHS` micrographs at a time.
+which one counts. An attempt that ends after one that began later (a run was killed, and its job lived on)
+leaves that one's index and store alone.
+
+Whole shards are written by one writer: `SHARD_MICROGRAPHS` micrographs at a time.
 """
 
 import hashlib
 import shutil
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +79,8 @@ class StoreWriter:
         self._group = zarr.open_group(self.path, mode="w-", zarr_format=3)
         self._levels = [self._create_level(n, count, size) for n, size in enumerate(level_shapes(shape))]
         self._group.attrs["ome"] = _multiscales(len(self._levels), pixel_size_angstrom)
-        self._about: dict[str, Any] = {"stage": stage, "names": list(names)}
+        self.started = time.time_ns()
+        self._about: dict[str, Any] = {"stage": stage, "names": list(names), "started": self.started}
         self._group.attrs["emflow"] = {**self._about, "complete": False}
 
     def _create_level(self, level: int, count: int, shape: tuple[int, int]) -> "zarr.Array[Any]":
@@ -110,22 +115,31 @@ class StoreWriter:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def remove_superseded(self) -> None:
-        """Remove other attempts' complete stores; call after the index names this one.
+        """Remove earlier attempts' complete stores; call after the index names this one.
 
         An incomplete one may have a living writer: `emflow clean` removes it when nobody runs.
         """
         for other in self.path.parent.glob(f"{self.stage}.*.zarr"):
-            if other != self.path and is_complete(other):
+            if other != self.path and is_complete(other) and not self.began_before(other):
                 shutil.rmtree(other, ignore_errors=True)
+
+    def began_before(self, other: Path) -> bool:
+        """Whether the store at ``other`` was begun after this one: its attempt is the one that counts."""
+        return int(_about(other).get("started", 0)) > self.started
 
 
 def is_complete(path: Path) -> bool:
     """Whether the store's writer has finished."""
+    return _about(path).get("complete") is True
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Return what a store's writer says of it; nothing where there is no store."""
     try:
         about = zarr.open_group(path, mode="r").attrs.get("emflow")
     except (FileNotFoundError, ValueError):
-        return False
-    return isinstance(about, dict) and about.get("complete") is True
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def read_image(store: Path, position: int, level: int = 0) -> NDArray[np.float32]:

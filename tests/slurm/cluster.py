@@ -237,6 +237,11 @@ class Cluster:
         """Let a node take no new jobs."""
         _say("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=drained-by-a-test")
 
+    @staticmethod
+    def suspend(job: str) -> None:
+        """Stop a job's processes; it stays where it is."""
+        _say("scontrol", "suspend", job)
+
     def revive(self, node: str) -> None:
         """Bring a killed, hanging or drained node back."""
         if pid := self._pid("slurmd", node):

@@ -5,13 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import pytest
 from movie_files import write_mrcs, write_tiff
+from slurm.cluster import Cluster, why_not
 
 from emflow.resources import pipeline_root
 from emflow.simulation.movies import simulate_movie
@@ -183,3 +184,16 @@ def checkout(tmp_path, micrographs) -> Path:
     add_session(root, f"{micrographs}/grid0/*.mrc")
     command(root, "emflow", "scan")
     return root
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A SLURM with nodes cpu1 and cpu2, gpu1 and gpu2; its configuration is gone afterwards."""
+    if reason := why_not():
+        pytest.skip(reason)
+    toy = Cluster()
+    try:
+        toy.start()
+        yield toy
+    finally:
+        toy.stop()

@@ -1,68 +1,24 @@
 """The pipeline on a real SLURM: `cd my_session && snakemake --profile slurm`, as a user types it."""
 
-import os
-import re
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from slurm.cluster import Cluster, why_not
-from workflow.conftest import init
+from slurm.runs import (
+    jobs_of,
+    look_after_seconds,
+    rule_of,
+    run,
+    running,
+    star_files,
+    started,
+    wait_for,
+)
+from workflow.conftest import init, planned
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 GPU_RULES = {"estimate_ctf", "denoise", "pick"}
 CPU_RULES = {"import_micrographs", "build_tiles", "export_relion", "summarise"}
 BATCHES = 3
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A SLURM with nodes cpu1 and cpu2, gpu1 and gpu2; its configuration is gone afterwards."""
-    if reason := why_not():
-        pytest.skip(reason)
-    toy = Cluster()
-    try:
-        toy.start()
-        yield toy
-    finally:
-        toy.stop()
-
-
-def star_files(session: Path) -> dict[str, bytes]:
-    results = session / "results"
-    return {str(path.relative_to(results)): path.read_bytes() for path in sorted(results.rglob("*.star"))}
-
-
-def rule_of(job: dict[str, str]) -> str:
-    """Return the rule that a job ran: it stands in the comment, as all jobs of a run share one name."""
-    return re.match(r"rule_(.+?)(?:_wildcards_.*)?$", job["Comment"])[1]
-
-
-def look_after_seconds(profile: Path) -> None:
-    """Make the one edit: this cluster's jobs take seconds, so they are looked at after seconds."""
-    text, edits = re.subn(
-        r"(?<=^slurm-init-seconds-before-status-checks: )\d+", "2", profile.read_text(), flags=re.MULTILINE
-    )
-    assert edits == 1
-    profile.write_text(text)
-
-
-def run(command_line: str, folder: Path, **environment: str) -> None:
-    """Run a command line as it is typed, in this Python's environment."""
-    done = subprocess.run(
-        command_line,
-        shell=True,
-        cwd=folder,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+RELION = "results/spa/my_session/relion"
 
 
 def check_places(jobs: list[dict[str, str]]) -> None:
@@ -73,22 +29,54 @@ def check_places(jobs: list[dict[str, str]]) -> None:
         assert job["Partition"] == ("gpu" if on_gpu else "cpu"), job
         assert job["NodeList"].startswith("gpu" if on_gpu else "cpu"), job
         assert job.get("TresPerJob") == ("gres:gpu:1" if on_gpu else None), job
+        assert "ArrayJobId" not in job
 
 
 def test_a_session_on_slurm_gives_what_it_gives_here(cluster, finished, micrographs, tmp_path):
     session = init(tmp_path, f"{micrographs}/*/*.mrc", "--batch-size", "2")
     look_after_seconds(session / "slurm/config.yaml")
-    earlier = {job["JobId"] for job in cluster.jobs()}
 
     run("cd my_session && snakemake --profile slurm", tmp_path)
 
-    jobs = [job for job in cluster.jobs() if job["JobId"] not in earlier]
+    jobs = jobs_of(cluster, session)
     assert {rule_of(job) for job in jobs} == GPU_RULES | CPU_RULES
     # A job per batch and stage, and the session's export and summary.
     assert len(jobs) == 5 * BATCHES + 2
     check_places(jobs)
     assert star_files(session) == star_files(finished)
     assert len([name for name in star_files(session) if name.endswith("picks.star")]) == BATCHES
+
+
+def test_a_lost_node_and_a_killed_master_cost_nothing(cluster, finished, micrographs, tmp_path):
+    """One batch, so that each fault meets the only job there is; results never depend on the batch."""
+    session = init(tmp_path, f"{micrographs}/*/*.mrc")
+    look_after_seconds(session / "slurm/config.yaml")
+    with started(session, tmp_path / "first.log") as master:
+        lost = wait_for(cluster, session, running("build_tiles"))
+        cluster.kill(lost["NodeList"])
+        orphan = wait_for(cluster, session, running("pick"))
+        cluster.suspend(orphan["JobId"])  # so that it lives for as long as is needed
+        master.kill()
+    states = {job["JobId"]: job["JobState"] for job in jobs_of(cluster, session)}
+    assert states[lost["JobId"]] == "NODE_FAIL"
+    assert states[orphan["JobId"]] == "SUSPENDED"
+
+    dry = run("cd my_session && snakemake --profile slurm --dry-run", tmp_path)
+    assert f"live in the queue: {orphan['JobId']} (rule_pick" in dry
+    assert "a start would cancel them" in dry
+    told = run("cd my_session && snakemake --profile slurm", tmp_path)
+
+    assert f"an earlier run was killed (process {master.pid} on " in told
+    assert f"{orphan['JobId']} (rule_pick" in told
+    jobs = jobs_of(cluster, session)
+    cluster.revive(lost["NodeList"])
+    bad = {job["JobId"]: job["JobState"] for job in jobs if job["JobState"] != "COMPLETED"}
+    assert bad.pop(lost["JobId"]) == "NODE_FAIL"
+    assert bad.pop(orphan["JobId"]) == "CANCELLED"
+    assert set(bad.values()) <= {"CANCELLED"}  # the other jobs of the killed run, where there were some
+    assert {rule_of(job) for job in jobs if job["JobState"] == "COMPLETED"} == GPU_RULES | CPU_RULES
+    assert star_files(session, RELION) == star_files(finished, RELION)
+    assert planned(session) == {}
 
 
 def test_the_users_own_profile_serves_a_checkout(cluster, checkout, tmp_path):
@@ -98,10 +86,9 @@ def test_the_users_own_profile_serves_a_checkout(cluster, checkout, tmp_path):
     profile = tmp_path / "config/snakemake/slurm/config.yaml"
     assert "gpu: time limit 1-00:00:00, 4 CPUs and 16000 MB a node, gpu:toy:2" in profile.read_text()
     look_after_seconds(profile)
-    earlier = {job["JobId"] for job in cluster.jobs()}
 
     run("snakemake --profile slurm results/spa/by_hand/batch00001/picks.tsv", checkout, **home)
 
-    jobs = [job for job in cluster.jobs() if job["JobId"] not in earlier]
+    jobs = jobs_of(cluster, checkout)
     assert {rule_of(job) for job in jobs} == {"import_micrographs", "build_tiles", "pick"}
     check_places(jobs)

@@ -9,6 +9,7 @@ from emflow.errors import SettingError
 from emflow.io.movies import is_eer
 from emflow.io.model import model_sha256
 from emflow.io.plan import check_machine, read_plan, unlisted
+from emflow.io.start import begin, read_call
 from emflow.resources import pipeline_root
 from emflow.revisions import REVISIONS
 
@@ -22,7 +23,9 @@ def refuse(error):
 try:
     PLAN = read_plan()
     if workflow.is_main_process:
-        check_machine(PLAN, jobs_run_here=workflow.local_exec)
+        CALL = read_call()
+        check_machine(PLAN, jobs_run_here=CALL.jobs_run_here)
+        begin(CALL, config)
     MODEL_SHA256 = {
         stage: model_sha256(folder) for stage, folder in PLAN.models.items()
     }

@@ -1,0 +1,43 @@
+"""One run at a time in a folder, also after a run was killed with SIGKILL."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from workflow.conftest import command, planned
+
+from emflow.io.master import RECORD, SNAKEMAKE_LOCKS
+
+
+def wait_until(true, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_second_run_is_refused_and_a_killed_one_stops_nobody(session):
+    snakemake = str(Path(sys.executable).with_name("snakemake"))
+    flags = ("--cores", "1", "--force", "results/spa/my_session/batch00001/tiles.tsv")
+    with subprocess.Popen(
+        [snakemake, *flags], cwd=session, start_new_session=True, stderr=subprocess.DEVNULL
+    ) as first:
+        wait_until(lambda: list((session / SNAKEMAKE_LOCKS).glob("*.lock")))
+        os.killpg(first.pid, signal.SIGSTOP)  # so that it is there for as long as it is looked at
+        refused = command(session, "snakemake", "--cores", "1", expect=2).stderr
+        assert f"snakemake runs here already (process {first.pid} on " in refused
+        assert "Traceback" not in refused
+        # Looking is allowed.
+        command(session, "snakemake", "--cores", "1", "--summary")
+        planned(session)
+        os.killpg(first.pid, signal.SIGKILL)
+    assert list((session / SNAKEMAKE_LOCKS).glob("*.lock"))
+    assert (session / RECORD).is_file()
+
+    told = command(session, "snakemake", "--cores", "2", "--rerun-incomplete").stderr
+    assert f"an earlier run was killed (process {first.pid} on " in told
+    assert not (session / RECORD).exists()
+    assert planned(session) == {}
