@@ -8,7 +8,7 @@ atomic model in --models (made-up particles without it), then the labelled micro
 
 topaz has an environment of its own:
 
-    python3 -m venv topaz && topaz/bin/pip install topaz-em
+    python3 -m venv topaz && topaz/bin/pip install topaz-em 'setuptools<81'
 
 and is named with --topaz topaz/bin/topaz. RELION's program is found on the PATH. Both are given the best of
 several scales or diameter ranges, judged on the scored images themselves; template matching is told the
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--picker", default="picker")
     parser.add_argument("--denoiser", default="", help="also pick on what this model makes of the images")
     parser.add_argument("--micrographs", type=int, default=1, help="of each specimen and condition")
-    parser.add_argument("--side", type=int, default=2048)
+    parser.add_argument("--side", type=int, default=1280)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--topaz", help="its program")
     parser.add_argument("--relion-autopick", default=shutil.which("relion_autopick"))

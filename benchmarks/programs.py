@@ -184,5 +184,6 @@ def topaz_denoise(folder: Path, program: str) -> Cost:
     """Run topaz denoise with its U-Net, whole images at once; they lie in ``topaz/``."""
     cost = Cost()
     files = [f"micrographs/{name}.mrc" for name in names(folder)]
+    (folder / "topaz").mkdir(exist_ok=True)
     cost.run(folder, program, "denoise -m unet --patch-size -1 -d -1 -j 1 -o topaz", *files)
     return cost

@@ -105,14 +105,17 @@ def noisy_pair(
 def wiener(noisy: NDArray[np.float32], clean: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the image under the best radial filter there is: Wiener's, told the truth's own spectrum.
 
-    In each ring it is ``<truth conj(image)> / <|image|^2>``, the least squares answer.
+    In each ring of the cosine transform (whose mirrored borders leave no step) it is
+    ``<truth image> / <image^2>``, the least squares answer.
     """
-    image, truth = scipy.fft.rfft2(noisy), scipy.fft.rfft2(clean)
-    ring = _ring_numbers(noisy.shape)
-    cross = np.bincount(ring.ravel(), (truth * np.conj(image)).real.ravel(), minlength=_RINGS)
-    power = np.bincount(ring.ravel(), (np.abs(image) ** 2).ravel(), minlength=_RINGS)
-    gain = np.divide(cross, power, out=np.zeros(_RINGS), where=power > 0)
-    filtered: NDArray[np.float32] = scipy.fft.irfft2(image * gain[ring], s=noisy.shape).astype(np.float32)
+    image, truth = scipy.fft.dctn(noisy, norm="ortho"), scipy.fft.dctn(clean, norm="ortho")
+    axes = [np.arange(side) / side for side in noisy.shape]
+    # A ring of the width of the transform's own step.
+    ring = (np.hypot(axes[0][:, None], axes[1][None, :]) * min(noisy.shape)).round().astype(np.intp)
+    cross = np.bincount(ring.ravel(), (truth * image).ravel())
+    power = np.bincount(ring.ravel(), (image**2).ravel())
+    gain = np.divide(cross, power, out=np.zeros(len(power)), where=power > 0)
+    filtered: NDArray[np.float32] = scipy.fft.idctn(image * gain[ring], norm="ortho").astype(np.float32)
     return filtered
 
 
