@@ -25,6 +25,7 @@ COMMANDS = (
     "simulate",
     "train_denoiser",
     "train_picker",
+    "finetune",
     "evaluate",
     "demo",
     "schema",

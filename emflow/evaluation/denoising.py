@@ -144,7 +144,7 @@ def _ring_numbers(shape: tuple[int, ...]) -> NDArray[np.intp]:
     """Return each frequency's ring; all beyond Nyquist's frequency are in the last."""
     fy, fx = scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.rfftfreq(shape[1])[None, :]
     ring = (np.hypot(fy, fx) * 2 * (_RINGS - 1)).astype(np.intp)
-    return np.minimum(ring, _RINGS - 1)
+    return np.asarray(np.minimum(ring, _RINGS - 1))
 
 
 def score_denoiser(pairs: Sequence[NoisyPair], images: Sequence[NDArray[np.float32]]) -> DenoiserScores:
