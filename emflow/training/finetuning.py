@@ -176,9 +176,10 @@ def positive_unlabelled_loss(
     marks: torch.Tensor,
     missing: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the weighted squared error of the heat, as if the particles without a pick had been left out.
+    """Return the weighted squared error of the heat, an estimate of what it would be with all picks made.
 
-    Around picks it is the picker's: ``(sigmoid(p) - y)^2 (y + 0.1)``. Elsewhere the heat should be 0, but for
+    Around picks it is the picker's, ``(sigmoid(p) - y)^2 (y + 0.1)``, and stands for the ``missing``
+    particles too. Elsewhere the heat should be 0, but for
     the ``missing`` particles among it, whose share of ``sum sigmoid(p)^2`` is taken to be what picked
     particles have, on average. The difference, an estimate of the error on true background, cannot be
     negative: below 0 it counts as 0. That is the non-negative estimator of Kiryo et al., Positive-unlabeled
@@ -195,9 +196,11 @@ def positive_unlabelled_loss(
     probability = torch.sigmoid(logit)
     near = (known * (heat + BACKGROUND_WEIGHT) * (probability - heat).square()).sum()
     elsewhere = ((1 - known) * (probability - heat).square()).sum()
+    stands_for = 1 + missing.sum() / marks.sum().clamp(min=1)
     of_a_particle = (known * probability.square()).sum() / marks.sum().clamp(min=1)
     background = (elsewhere - missing.sum() * of_a_particle).clamp(min=0)
-    return (near + BACKGROUND_WEIGHT * background) / (heat + BACKGROUND_WEIGHT).sum()
+    weight = (stands_for * heat + BACKGROUND_WEIGHT).sum()
+    return (stands_for * near + BACKGROUND_WEIGHT * background) / weight
 
 
 def judge(

@@ -56,7 +56,9 @@ def test_the_loss_by_hand():
     near, elsewhere, of_a_particle = 1.1 * 0.25, 2 * 0.25, 0.25
     for missing, background in ((0.0, elsewhere), (0.5, elsewhere - 0.5 * of_a_particle), (9.0, 0.0)):
         loss = positive_unlabelled_loss(logit, heat, known, torch.ones(1), torch.tensor([missing]))
-        assert loss.item() == pytest.approx((near + 0.1 * background) / 1.3)
+        # The one pick stands for the missing ones as well.
+        share = 1 + missing
+        assert loss.item() == pytest.approx((share * near + 0.1 * background) / (share + 0.3))
 
 
 def test_the_loss_finds_the_particles_that_nobody_picked():
@@ -161,7 +163,7 @@ def test_picks_of_another_pixel_size_are_refused(tmp_path):
         {"rlnCoordinateX": [1.0], "rlnCoordinateY": [2.0], "rlnMicrographName": ["mic_1.mrc"]}
     )
     write_star(path, {"optics": optics, "particles": picks})
-    with pytest.raises(SettingError, match="2 A a pixel, the session's have 1 A; multiply .* by 2"):
+    with pytest.raises(SettingError, match=r"2 A a pixel, the session's have 1 A; multiply .* by 2"):
         read_picks([path], ROWS)
 
 
@@ -195,7 +197,10 @@ def session(tmp_path_factory) -> Path:
             f"--spherical-aberration-millimetre 2.7 --pixel-size-angstrom {pixel_size} --digest {digest} "
             f"--output {batch}/micrographs.tsv".split()
         )
-        main(f"build-tiles --micrographs {batch}/micrographs.tsv --output {batch}/tiles.tsv".split())
+        main(
+            f"build-tiles --micrographs {batch}/micrographs.tsv --output {batch}/tiles.tsv "
+            "--pixel-size-angstrom 3 --outlier-sigmas 8 --background-sigma-angstrom 1000".split()
+        )
     for number, one in truth.items():
         points = one.centres_yx[:14, ::-1]
         coordinates(folder / "s" / f"mic_{number}_picks.star", points)
