@@ -1,0 +1,244 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import expit
+
+from emflow.cli.train_denoiser import train_denoiser
+from emflow.cli.train_picker import train_picker
+from emflow.errors import SettingError
+from emflow.io.checkpoint import CHECKPOINT, load_checkpoint
+from emflow.io.model import load_model
+from emflow.networks import UNet, build
+from emflow.training.augment import random_crop, random_flattening, random_radial_gain, random_symmetry
+from emflow.training.denoiser import denoiser_loss
+from emflow.training.loop import TrainingConfig, fit, one_cycle, start
+from emflow.training.picker import fit_calibration, picker_loss, target_heat
+from emflow.training.scenes import SceneStream
+
+
+def test_target_heat_is_one_on_centres_and_the_maximum_between():
+    heat = target_heat((40, 50), np.array([(10.0, 12.0), (10.0, 16.0), (39.0, 49.0)]), 2.0)
+    assert heat[10, 12] == heat[10, 16] == heat[39, 49] == 1.0
+    assert heat[10, 14] == pytest.approx(math.exp(-0.5))
+    assert heat[12, 10] == pytest.approx(math.exp(-1.0))
+    assert heat[30, 20] == 0.0
+
+
+def test_picker_loss_by_hand():
+    # Two pixels: a centre, answered 0.5; background, answered 0.5. No junk, answered 0.5 as well.
+    target = torch.tensor([[[[1.0, 0.0]], [[0.0, 0.0]]]])
+    answer = torch.zeros(1, 2, 1, 2)
+    heat = (1.1 * 0.25 + 0.1 * 0.25) / 1.2
+    junk = math.log(2) + 1 - (0 + 1) / (1 + 0 + 1)
+    assert picker_loss(answer, (target, target)).item() == pytest.approx(heat + 0.1 * 0.5 * junk)
+
+
+def test_picker_loss_counts_heat_on_junk_a_tenth():
+    target = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])
+    answer = torch.tensor([[[[30.0, 30.0]], [[-30.0, 30.0]]]])
+    # The centre is right, the junk is right, and the one error stands on junk: weight 0.01 of 1.11.
+    assert picker_loss(answer, (target, target)).item() == pytest.approx(0.01 / 1.11, rel=1e-3)
+
+
+def test_denoiser_loss_by_hand():
+    # A checkerboard of 1 and -1 has variance 1 and is all detail; an answer of 0 misses all of it.
+    board = torch.ones(1, 1, 32, 32)
+    board[..., ::2, 1::2] = board[..., 1::2, ::2] = -1
+    assert denoiser_loss(torch.zeros_like(board), (board, board)).item() == pytest.approx(2 / 1.02)
+    assert denoiser_loss(board, (board, board)).item() == 0.0
+    # A constant offset of 1 is no detail.
+    assert denoiser_loss(board + 1, (board, board)).item() == pytest.approx(1 / 1.02, rel=1e-4)
+
+
+def test_one_cycle_rises_and_falls():
+    config = TrainingConfig(steps=100, learning_rate=1.0)
+    rates = [one_cycle(step, config) for step in range(101)]
+    assert rates[0] == pytest.approx(0.04)
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(0.01)
+    assert np.all(np.diff(rates[:11]) > 0)
+    assert np.all(np.diff(rates[10:]) < 0)
+
+
+def test_calibration_is_found_again():
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 3, 20000)
+    is_right = random.random(20000) < expit(0.8 * logits - 0.5)
+    found = fit_calibration(logits, is_right)
+    assert found.slope == pytest.approx(0.8, abs=0.05)
+    assert found.intercept == pytest.approx(-0.5, abs=0.06)
+
+
+def test_calibration_stays_finite_where_all_is_clear():
+    found = fit_calibration(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True]))
+    assert 1 < found.slope < 100
+    assert abs(found.intercept) < 10
+
+
+def test_symmetry_and_crop_keep_arrays_together():
+    random = np.random.default_rng(3)
+    image = np.arange(400.0).reshape(20, 20)
+    seen = set()
+    for _ in range(60):
+        a, b = random_symmetry(random_crop([image, -image], 8, random), random)
+        assert a.shape == (8, 8)
+        np.testing.assert_array_equal(a, -b)
+        seen.add((a[0, 1] - a[0, 0], a[1, 0] - a[0, 0]))
+    assert len(seen) == 8
+
+
+def test_flattening_treats_images_alike():
+    random = np.random.default_rng(0)
+    one, two = random.normal(size=(2, 64, 64)).astype(np.float32)
+    a, b, both = random_flattening([one, two, one + two], random, sigma_pixels=(5.0, 20.0), probability=1.0)
+    np.testing.assert_allclose(a + b, both, atol=1e-5)
+    assert np.abs(a - one).max() > 0
+
+
+def test_radial_gain_is_smooth_and_bounded():
+    gain = random_radial_gain((64, 64), np.random.default_rng(1), low_pass=0.0)
+    assert gain.shape == (64, 33)
+    assert gain.min() >= 0.4
+    assert gain.max() <= 2.5
+    assert gain[0, 10] == pytest.approx(gain[10, 0])
+
+
+def test_a_stream_depends_on_the_step_alone():
+    def make(seed: tuple[int, int]) -> tuple[int, int]:
+        return seed
+
+    through, jumped = (SceneStream(make, seed=4, window=8, per_step=1.5) for _ in range(2))
+    drawn = [through.draw(step, 5) for step in range(10)]
+    assert jumped.draw(9, 5) == drawn[9]
+    for step, samples in enumerate(drawn):
+        assert all(int(1.5 * step) <= index < int(1.5 * step) + 8 for _, index in samples)
+
+
+def toy_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    clean = torch.nn.functional.avg_pool2d(
+        torch.randn(4, 1, 32, 32, generator=generator), 5, stride=1, padding=2
+    )
+    return clean + 0.3 * torch.randn(4, 1, 32, 32, generator=generator), clean * 5
+
+
+def toy_loss(answer: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return (answer - batch[1]).square().mean()
+
+
+def toy_state(config: TrainingConfig):
+    torch.manual_seed(0)
+    return start(UNet(1, 1, (4, 8)), config)
+
+
+def test_twenty_steps_lower_the_loss_and_resuming_changes_nothing():
+    config = TrainingConfig(steps=20, batch=4, crop_pixels=32, learning_rate=5e-3)
+    whole = toy_state(config)
+    fit(whole, config, toy_batch, toy_loss, report_every=5)
+    assert [row[0] for row in whole.curve] == [5, 10, 15, 20]
+    assert whole.curve[-1][1] < 0.7 * whole.curve[0][1]
+
+    saved = {}
+
+    class StoppedError(Exception):
+        pass
+
+    def stop_at_ten(state, _seconds):
+        if state.step == 10:
+            import copy
+
+            saved.update(copy.deepcopy(state.to_dict()))
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        fit(toy_state(config), config, toy_batch, toy_loss, report_every=5, on_report=stop_at_ten)
+    torch.manual_seed(77)
+    resumed = start(UNet(1, 1, (4, 8)), config)
+    resumed.restore(saved)
+    fit(resumed, config, toy_batch, toy_loss, report_every=5)
+    assert resumed.curve == whole.curve
+    for kind in ("network", "average"):
+        for name, tensor in getattr(whole, kind).state_dict().items():
+            assert torch.equal(tensor, getattr(resumed, kind).state_dict()[name])
+
+
+def test_a_loss_that_is_not_finite_is_skipped_then_refused():
+    config = TrainingConfig(steps=60, batch=4, crop_pixels=32)
+
+    def sometimes(answer, batch):
+        return toy_loss(answer, batch) * (math.nan if float(batch[0][0, 0, 0, 0]) > 0 else 1.0)
+
+    state = toy_state(config)
+    fit(state, replace(config, steps=20), toy_batch, sometimes)
+    assert all(torch.isfinite(parameter).all() for parameter in state.average.parameters())
+
+    with pytest.raises(SettingError, match="not finite in 20 steps"):
+        fit(toy_state(config), config, toy_batch, lambda a, b: toy_loss(a, b) * math.inf)
+
+
+def test_settings_that_cannot_work_are_refused():
+    with pytest.raises(SettingError, match="steps must be positive"):
+        TrainingConfig(steps=0)
+
+
+@pytest.fixture(scope="module")
+def small_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("picker")
+    train_picker(output=folder, steps=4, batch=1, channels=(4, 6, 8), workers=0, scenes=2, device="cpu")
+    return folder
+
+
+def test_the_picker_command_leaves_a_whole_model(small_run):
+    network, card = load_model(small_run, "pick")
+    assert network.stride == 8
+    assert card.training["seed"] == 17
+    assert card.training["data"] == "simulated, procedural shapes alone"
+    assert set(card.scores) > {"strict_average_precision", "reliability"}
+    assert (small_run / "curve.csv").read_text().startswith("step,loss,learning_rate\n4,")
+    assert (small_run / "metrics.json").is_file()
+
+
+def test_a_run_goes_on_from_its_checkpoint_or_says_why_not(small_run):
+    settings = {"output": small_run, "channels": (4, 6, 8), "workers": 0, "scenes": 2, "device": "cpu"}
+    with pytest.raises(SettingError, match="other settings"):
+        train_picker(steps=4, batch=2, resume=True, **settings)
+    train_picker(steps=6, batch=1, resume=True, **settings)
+    checkpoint = load_checkpoint(small_run)
+    assert checkpoint is not None
+    assert [row[0] for row in checkpoint["curve"]] == [4, 6]
+    assert load_model(small_run, "pick")[1].training["steps_planned_from_step"] == [[0, 4], [4, 6]]
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    (tmp_path / CHECKPOINT).write_bytes(b"nonsense")
+    with pytest.raises(SettingError, match="not a checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_starting_from_a_model(small_run, tmp_path):
+    network, _ = load_model(small_run, "pick")
+    train_picker(
+        output=tmp_path, steps=1, batch=1, channels=(4, 6, 8), workers=0, scenes=2, device="cpu",
+        init_from=small_run,
+    )  # fmt: skip
+    trained, card = load_model(tmp_path, "pick")
+    torch.manual_seed(17)
+    fresh = build(card.architecture)
+    for name, tensor in trained.state_dict().items():
+        if tensor.ndim == 4:
+            assert (tensor - network.state_dict()[name]).abs().max() < 2e-3
+            assert (tensor - fresh.state_dict()[name]).abs().max() > 0
+    with pytest.raises(SettingError, match="channels"):
+        train_picker(output=tmp_path, steps=1, channels=(4, 6), workers=0, init_from=small_run)
+    with pytest.raises(SettingError, match="is for 'pick'"):
+        train_denoiser(output=tmp_path, steps=1, channels=(4, 6, 8), workers=0, init_from=small_run)
+
+
+def test_the_denoiser_command_leaves_a_whole_model(tmp_path):
+    train_denoiser(output=tmp_path, steps=2, batch=1, channels=(4, 6, 8), workers=0, scenes=2, device="cpu")
+    _, card = load_model(tmp_path, "denoise")
+    assert card.pixel_size_angstrom == 5.0
+    assert "gain_over_best_gaussian_decibel" in card.scores
