@@ -32,7 +32,7 @@ def finetune(
     """Teach the picker a specimen from picks of a few of its micrographs; run it in the session's folder.
 
     A fifth of the picked micrographs, at least one, is kept to judge by. The best state of the training on
-    these counts: at worst the model comes out as it went in. Name the output folder in ``pick.model``.
+    these counts, the latest of equals: where all do worse the model comes out as it went in. Name the output folder in ``pick.model``.
 
     Parameters
     ----------
@@ -138,7 +138,8 @@ def finetune(
         nonlocal best, kept, at
         value = finetuning.judge(copy.deepcopy(state.average).cpu().eval(), card, judge_by, diameter)
         say("finetune", f"step {state.step}/{steps}, loss {state.curve[-1][1]:.4f}, kept apart {value:.3f}")
-        if value > best:
+        # As good on the few that are kept apart counts for the later state: it has seen the specimen.
+        if value >= best:
             best, kept, at = value, copy.deepcopy(state.average).cpu().eval(), state.step
 
     state = start(copy.deepcopy(network).train(), config)
@@ -175,7 +176,7 @@ def finetune(
     save_model(output, kept, replace(card, training=made, scores=metrics, notes=NOTES))
     write_metrics(output, metrics)
     if at == 0:
-        say("finetune", "no step did better on the micrographs kept apart: the weights stay as they were")
+        say("finetune", "every step did worse on the micrographs kept apart: the weights stay as they were")
     say("finetune", f"{before:.3f} before, {best:.3f} after, {minutes:.1f} minutes; pick.model: {output}")
 
 
