@@ -145,14 +145,16 @@ def test_a_pair_finer_than_the_truth_is_cropped_to_it():
 def test_evaluate_prints_both_tables(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("emflow.cli.evaluate.MADE_UP", (3001,))
     monkeypatch.setattr("emflow.cli.evaluate.DEFOCI_ANGSTROM", (15000.0,))
-    evaluate(side=512, threads=1, output=tmp_path / "numbers.json")
+    crowded = {"crowded": CONDITIONS["crowded"]}
+    monkeypatch.setattr("emflow.evaluation.specimens.CONDITIONS", crowded)
+    evaluate(side=768, threads=1, output=tmp_path / "numbers.json")
     printed = capsys.readouterr().out
     numbers = json.loads((tmp_path / "numbers.json").read_text())
     pickers = {row["picker"].split(",")[0]: row for row in numbers["picking"]}
     assert set(pickers) == {"emflow", "Laplacian of Gaussian", "template matching"}
     assert all(name in printed for name in (*pickers, "best Gaussian", "Wiener"))
     assert pickers["emflow"]["truths"] > 10
-    assert pickers["emflow"]["strict_average_precision"] > 0.5
+    assert pickers["emflow"]["strict_average_precision"] > 0.9
     assert {row["denoiser"] for row in numbers["denoising"]} >= {"emflow", "best Gaussian"}
 
 
