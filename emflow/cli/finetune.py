@@ -31,8 +31,9 @@ def finetune(
 ) -> None:
     """Teach the picker a specimen from picks of a few of its micrographs; run it in the session's folder.
 
-    A fifth of the picked micrographs, at least one, is kept to judge by. The best state of the training on
-    these counts, the latest of equals: where all do worse the model comes out as it went in. Name the output folder in ``pick.model``.
+    A fifth of the picked micrographs, at least one, is kept to judge by. The last state of the training
+    counts, unless an earlier one, or the model as it came, is better there by more than one standard error.
+    Name the output folder in ``pick.model``.
 
     Parameters
     ----------
@@ -125,9 +126,10 @@ def finetune(
     stream = SceneStream(
         PickerSamples(ParticleLibrary("train"), shape=(256, 256)), seed=seed, window=16, per_step=0.1
     )
-    best = finetuning.judge(network, card, judge_by, diameter)
-    before, kept, at = best, copy.deepcopy(network), 0
-    say("finetune", f"the general model on the micrographs kept apart: {best:.3f}")
+    before = finetuning.judge(network, card, judge_by, diameter)
+    # Step, how good, and the network; the model as it came first.
+    states = [(0, before, copy.deepcopy(network))]
+    say("finetune", f"the general model on the micrographs kept apart: {before:.3f}")
 
     def batch_of_step(step: int) -> Batch:
         random = np.random.default_rng((seed, step, 6))
@@ -135,12 +137,10 @@ def finetune(
         return finetuning.finetuning_batch(samples, scenes, config.batch - simulated, side, random)
 
     def on_report(state: TrainingState, _seconds: float) -> None:
-        nonlocal best, kept, at
-        value = finetuning.judge(copy.deepcopy(state.average).cpu().eval(), card, judge_by, diameter)
+        average = copy.deepcopy(state.average).cpu().eval()
+        value = finetuning.judge(average, card, judge_by, diameter)
         say("finetune", f"step {state.step}/{steps}, loss {state.curve[-1][1]:.4f}, kept apart {value:.3f}")
-        # As good on the few that are kept apart counts for the later state: it has seen the specimen.
-        if value >= best:
-            best, kept, at = value, copy.deepcopy(state.average).cpu().eval(), state.step
+        states.append((state.step, value, average))
 
     state = start(copy.deepcopy(network).train(), config)
     try:
@@ -155,13 +155,15 @@ def finetune(
         )
     finally:
         stream.close()
+    picks_apart = sum(len(one.picks_yx) for one in judge_by)
+    at, after, kept = states[finetuning.state_to_keep([value for _, value, _ in states], picks_apart)]
     card = finetuning.with_threshold(kept, card, [*learn, *judge_by], diameter)
     minutes = (time.monotonic() - started) / 60
     metrics = {
         "measure": "average precision" if complete else "share of the picks found among as many as expected",
         "general_model": round(before, 4),
-        "finetuned": round(best, 4),
-        "best_step": at,
+        "finetuned": round(after, 4),
+        "step": at,
         "micrographs": len(micrographs),
         "picks": sum(len(one.picks_yx) for one in micrographs),
         "minutes": round(minutes, 1),
@@ -176,8 +178,11 @@ def finetune(
     save_model(output, kept, replace(card, training=made, scores=metrics, notes=NOTES))
     write_metrics(output, metrics)
     if at == 0:
-        say("finetune", "every step did worse on the micrographs kept apart: the weights stay as they were")
-    say("finetune", f"{before:.3f} before, {best:.3f} after, {minutes:.1f} minutes; pick.model: {output}")
+        say(
+            "finetune",
+            "every step did clearly worse on the micrographs kept apart: the weights stay as they were",
+        )
+    say("finetune", f"{before:.3f} before, {after:.3f} after, {minutes:.1f} minutes; pick.model: {output}")
 
 
 NOTES = (
