@@ -222,6 +222,19 @@ def judge(
     return float(sum(found)) / max(1, sum(part.truths for part in parts))
 
 
+def state_to_keep(values: Sequence[float], picks: int) -> int:
+    """Return which state of a training to keep, by how good each was on so few picks.
+
+    The last, unless the best is better by more than the standard error of a share of ``picks`` picks (with
+    one right and one wrong added, or a share of 1 would have none): so few picks cannot tell closer ones
+    apart.
+    """
+    best = int(np.argmax(values))
+    share = (values[best] * picks + 1) / (picks + 2)
+    error = math.sqrt(share * (1 - share) / (picks + 2))
+    return len(values) - 1 if values[-1] >= values[best] - error else best
+
+
 def scored(network: UNet, card: ModelCard, one: PickedMicrograph, diameter_angstrom: float) -> ScoredPicks:
     """Pick a micrograph and match with the user's picks, those at the edge apart."""
     shape = (one.image.shape[0], one.image.shape[1])
