@@ -28,6 +28,8 @@ COMMANDS = (
     "simulate_movies",
     "train_denoiser",
     "train_picker",
+    "finetune",
+    "evaluate",
     "demo",
     "schema",
 )
