@@ -132,7 +132,7 @@ def polished(tmp_path_factory):
         command.split(), cwd=folder, capture_output=True, text=True, timeout=120, check=False
     )
     assert ran.returncode == 0, (ran.stdout + ran.stderr)[-3000:]
-    return folder, movies, places, ran.stdout + ran.stderr
+    return folder, movies, places
 
 
 def _write_refinement(folder, places):
@@ -162,7 +162,7 @@ def _write_refinement(folder, places):
 
 
 def test_polishing_reads_our_motion(polished):
-    folder, movies, places, _ = polished
+    folder, movies, places = polished
     for movie in movies:
         field = MotionField((160, 224), movie.record.degree, np.array(movie.record.coefficients))
         true = field.displacement(places[movie.name][:, ::-1])
