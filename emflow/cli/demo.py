@@ -182,18 +182,14 @@ def _score_picks(relion: Path, truth: Path) -> str:
     """Compare the simulated set's exported picks with its truth, one to one within half a radius."""
     from emflow.scoring import match
 
+    within = 0.25 * _SIMULATED_DIAMETER_ANGSTROM / _SIMULATED_PIXEL_SIZE_ANGSTROM
     hits = picked = true = 0
     for star in sorted(truth.glob("*.star")):
         truths = _coordinates(star)
         # A movie keeps its suffix in its name.
         found = next(relion.glob(f"AutoPick/**/{star.stem}*_autopick.star"), None)
         picks = _coordinates(found) if found else np.empty((0, 2))
-        hits += int(
-            (
-                match(picks, truths, 0.25 * _SIMULATED_DIAMETER_ANGSTROM / _SIMULATED_PIXEL_SIZE_ANGSTROM)
-                >= 0
-            ).sum()
-        )
+        hits += int((match(picks, truths, within) >= 0).sum())
         picked += len(picks)
         true += len(truths)
     precision, recall = hits / max(1, picked), hits / max(1, true)
