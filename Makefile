@@ -1,4 +1,5 @@
 # make demo     the pipeline on the data that comes with it; prints where the results are
+# make demo-movies  the same on movies that it simulates on the spot, with the motion found against the true one
 # make test     every test
 # make lint     style, types and the workflow's own rules
 # make bench    seconds and memory per micrograph
@@ -9,10 +10,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test lint bench drills
+.PHONY: demo demo-movies test lint bench drills
 
 demo: .venv/installed
 	emflow demo
+
+demo-movies: .venv/installed
+	emflow demo --movies
 
 test: .venv/installed
 	pytest

@@ -1,10 +1,11 @@
 # emflow: movies or micrographs in, RELION-ready picks out.
 # A session's own Snakefile includes this one; run in the checkout itself it takes config/ from here.
-# The flow: import_micrographs or correct_motion - estimate_ctf, build_tiles - denoise, pick - export_relion
-# - summarise
+# The flow: import_micrographs or correct_motion - estimate_ctf, build_tiles - denoise, pick
+#           - export_relion - summarise
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/common_movies.smk"
 
 
 # Used with --sdm apptainer alone; envs/emflow.def builds it. Otherwise jobs run in snakemake's environment.

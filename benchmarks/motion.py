@@ -31,7 +31,8 @@ from emflow.io.inputs import InputRow
 from emflow.io.star import read_star, write_star
 from emflow.metadata import OpticsGroup
 from emflow.motion.relion_model import field_of_relion_model
-from emflow.simulation.movies import SimulatedMovie, evaluation_grid, motion_error_pixels, simulate_movie
+from emflow.simulation.motion import evaluation_grid, motion_error_pixels
+from emflow.simulation.movies import SimulatedMovie, simulate_movie
 
 PATCHES = (5, 3, 1)
 FRAMES = 24

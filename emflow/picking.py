@@ -28,7 +28,7 @@ MOST_UPSAMPLING = 2.0
 # Peaks closer than this to a higher one are its shoulders.
 SHOULDER_DIAMETERS = 0.33
 # High: the heat is taught to be low on junk as well, while clumps of good particles look like junk.
-JUNK_PROBABILITY = 0.9
+JUNK_PROBABILITY = 0.7
 
 
 class Peaks(NamedTuple):

@@ -25,8 +25,11 @@ COMMANDS = (
     "check_star",
     "summarise",
     "simulate",
+    "simulate_movies",
     "train_denoiser",
     "train_picker",
+    "finetune",
+    "evaluate",
     "demo",
     "schema",
 )

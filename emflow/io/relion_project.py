@@ -243,11 +243,13 @@ class _Checker:
                 continue
             (group, *ctf), *_ = every.constants[name]
             for other_group, *other_ctf in star.constants.get(name, ()):
-                # autopick.star states neither; micrographs.star of a mixed session states no CTF.
+                # autopick.star states neither; micrographs.star of a mixed session states no CTF, nor does
+                # corrected_micrographs.star.
                 if other_group not in ("", group):
                     message = f"{other_group} for {name}, and {group} in {every.path.name}"
                     self._report.add(star.path, Problem(message, table, "rlnOpticsGroup"))
-                if any(ctf) and other_group and other_ctf != ctf:
+                stated = any(other_ctf) or table != "micrographs"
+                if any(ctf) and other_group and stated and other_ctf != ctf:
                     message = f"another CTF of {name} than in {every.path.name}"
                     self._report.add(star.path, Problem(message, table, "rlnDefocusU"))
 

@@ -1,7 +1,6 @@
 """Simulated movies: a specimen that drifts and deforms in the beam, frame by frame, with known truth."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from emflow.ctf import ctf_2d, interaction_radian_per_volt_angstrom, spatial_frequencies
+from emflow.simulation.motion import MotionTruth, draw_motion, evaluation_grid
 
 # The specimen is drawn twice as finely as it is recorded: interpolation then costs no accuracy.
 _OVERSAMPLING = 2
@@ -18,30 +18,12 @@ _SATURATION = 0.9
 
 
 @dataclass(frozen=True)
-class MotionTruth:
-    """Where the specimen went, in pixels.
-
-    ``global_yx`` float64 (frames, 2) is the drift of the whole; ``local`` gives, for points (n, 2) of the
-    first frame as (y, x), the further displacement (frames, n, 2). A point at r in the first frame is
-    recorded at ``r + displacement`` in frame f; both parts are zero in the first frame.
-    """
-
-    shape: tuple[int, int]
-    global_yx: NDArray[np.float64]
-    local: Callable[[NDArray[np.float64]], NDArray[np.float64]]
-
-    def displacement(self, points_yx: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the displacement of points (n, 2) in each frame, (frames, n, 2)."""
-        return np.asarray(self.global_yx[:, None] + self.local(points_yx))
-
-
-@dataclass(frozen=True)
 class SimulatedMovie:
     """A movie as a camera records it, and what is known of it.
 
     ``frames`` uint16 (frames, h, w) counts before the gain is applied; ``gain`` float32 (h, w) multiplies
     them, zero where ``listed_bad``; ``unlisted_bad`` are pixels that only their counts betray.
-    ``dead_columns`` are part of the listed ones.
+    ``centres_yx`` (particles, 2) are those that lie in the picture, in pixels of the first frame.
     """
 
     frames: NDArray[np.uint16]
@@ -52,71 +34,7 @@ class SimulatedMovie:
     pixel_size_angstrom: float
     voltage_kilovolt: float
     exposure_electrons_per_square_angstrom: float
-
-
-def evaluation_grid(shape: tuple[int, int], points: int = 9) -> NDArray[np.float64]:
-    """Return (y, x) of a square grid of points over the inner 80 % of an image, (points^2, 2)."""
-    axes = [np.linspace(0.1, 0.9, points) * side for side in shape]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
-
-
-def motion_error_pixels(found: NDArray[np.floating], true: NDArray[np.floating]) -> float:
-    """Return the rms distance of two displacement fields (frames, points, 2), up to a constant at each point.
-
-    A constant at a point moves the picture there, but blurs nothing.
-    """
-    error = np.asarray(found, dtype=np.float64) - true
-    error -= error.mean(axis=0, keepdims=True)
-    return float(np.sqrt((error**2).sum(-1).mean()))
-
-
-def draw_motion(
-    rng: np.random.Generator,
-    *,
-    shape: tuple[int, int],
-    frames: int,
-    drift_pixels: float,
-    local_pixels: float,
-    jitter_pixels: float = 0.1,
-) -> MotionTruth:
-    """Draw a motion that starts fast, slows down, and trembles.
-
-    ``drift_pixels`` is about the length of the whole drift; ``local_pixels`` the largest displacement beyond
-    it anywhere in the image; ``jitter_pixels`` the deviation of each frame's own position, per axis.
-    """
-    time = np.arange(frames) / max(frames - 1, 1)
-    rate = rng.uniform(3.0, 8.0)
-    fast = (1 - np.exp(-rate * time)) / (1 - math.exp(-rate))
-    part = rng.uniform(0.4, 0.8)
-    angles = rng.uniform(0, 2 * math.pi, 2)
-    path = part * fast[:, None] * [math.sin(angles[0]), math.cos(angles[0])]
-    path = path + (1 - part) * time[:, None] * [math.sin(angles[1]), math.cos(angles[1])]
-    path = path * drift_pixels
-    if drift_pixels > 0:
-        path = path + rng.normal(0, jitter_pixels, path.shape)
-    path -= path[:1]
-
-    # Doming, tilting and stretching, each with its own time course, and a bump that no low polynomial fits.
-    linear, quadratic = rng.normal(size=(2, 2, 2)), 0.7 * rng.normal(size=(2, 3))
-    rates = rng.uniform(2.0, 6.0, 3)
-    bump, centre, width = 0.4 * rng.normal(size=2), rng.uniform(-0.6, 0.6, 2), rng.uniform(0.4, 0.7)
-
-    def field(points_yx: NDArray[np.float64]) -> NDArray[np.float64]:
-        v, u = (2 * points_yx / np.asarray(shape) - 1).T
-        courses = [(1 - np.exp(-r * time)) / (1 - math.exp(-r)) for r in rates]
-        shapes = (
-            np.stack([v, u], -1) @ linear[0].T,
-            np.stack([v * v, u * u, u * v], -1) @ quadratic.T,
-            np.exp(-((v - centre[0]) ** 2 + (u - centre[1]) ** 2) / (2 * width**2))[:, None] * bump,
-        )
-        return np.asarray(sum(c[:, None, None] * s for c, s in zip(courses, shapes, strict=True)))
-
-    grid = evaluation_grid(shape)
-    raw = field(grid)
-    # The mean over the image is drift, not local motion.
-    mean = raw.mean(axis=1)
-    scale = local_pixels / max(float(np.linalg.norm(raw - mean[:, None], axis=-1).max()), 1e-9)
-    return MotionTruth(shape, path, lambda points: scale * (field(points) - mean[:, None]))
+    centres_yx: NDArray[np.float64]
 
 
 def simulate_movie(
@@ -139,6 +57,7 @@ def simulate_movie(
     dead_columns: int = 1,
     listed_bad_pixels: int = 20,
     unlisted_bad_pixels: int = 20,
+    camera_seed: int | None = None,
 ) -> SimulatedMovie:
     """Draw a movie of globular particles in ice or on thin carbon; the same arguments give the same bytes.
 
@@ -165,7 +84,9 @@ def simulate_movie(
     carbon_angstrom
         Thickness of a carbon film with atoms at random.
     gain_deviation, dead_columns, listed_bad_pixels, unlisted_bad_pixels
-        Of the detector.
+        Of the detector; the dead columns are listed as well.
+    camera_seed
+        Of the detector, where several movies are to have the same.
     """
     from emflow.motion.dose import damage_amplitude
 
@@ -181,7 +102,7 @@ def simulate_movie(
     reach = np.abs(truth.displacement(evaluation_grid(shape))).max() * 1.5 + 16
     margin = math.ceil(reach)
     canvas = _fast(shape[0] + 2 * margin), _fast(shape[1] + 2 * margin)
-    spectrum = _specimen(
+    spectrum, centres = _specimen(
         rng,
         canvas,
         pixel_size_angstrom,
@@ -205,14 +126,15 @@ def simulate_movie(
     frequency = np.sqrt(k_x**2 + k_y**2).astype(np.float32)
     dose = electrons_per_pixel / pixel_size_angstrom**2
 
-    gain = (1 + gain_deviation * rng.standard_normal(shape)).astype(np.float32).clip(0.5, 2)
+    camera = rng if camera_seed is None else np.random.default_rng(camera_seed)
+    gain = (1 + gain_deviation * camera.standard_normal(shape)).astype(np.float32).clip(0.5, 2)
     listed = np.zeros(shape, dtype=bool)
-    listed[:, rng.integers(0, shape[1], dead_columns)] = True
-    listed.reshape(-1)[rng.integers(0, listed.size, listed_bad_pixels)] = True
+    listed[:, camera.integers(0, shape[1], dead_columns)] = True
+    listed.reshape(-1)[camera.integers(0, listed.size, listed_bad_pixels)] = True
     unlisted = np.zeros(shape, dtype=bool)
-    unlisted.reshape(-1)[rng.integers(0, listed.size, unlisted_bad_pixels)] = True
+    unlisted.reshape(-1)[camera.integers(0, listed.size, unlisted_bad_pixels)] = True
     unlisted &= ~listed
-    hot_rate = electrons_per_pixel * rng.uniform(4, 40, int(unlisted.sum()))
+    hot_rate = electrons_per_pixel * camera.uniform(4, 40, int(unlisted.sum()))
     hot_rate[::4] = 0  # every fourth is dead instead
 
     ramp = 1 + 0.05 * rng.uniform(-1, 1) * np.linspace(-1, 1, shape[1], dtype=np.float32)[None]
@@ -227,7 +149,19 @@ def simulate_movie(
         raw[unlisted] = rng.poisson(hot_rate)
         counts[frame] = raw
     gain[listed] = 0
-    return SimulatedMovie(counts, gain, listed, unlisted, truth, pixel_size_angstrom, voltage_kilovolt, dose)
+    centres -= margin
+    seen = ((centres > -0.5) & (centres < np.asarray(shape) - 0.5)).all(axis=1)
+    return SimulatedMovie(
+        counts,
+        gain,
+        listed,
+        unlisted,
+        truth,
+        pixel_size_angstrom,
+        voltage_kilovolt,
+        dose,
+        centres[seen],
+    )
 
 
 def _specimen(
@@ -238,19 +172,20 @@ def _specimen(
     diameter_angstrom: float,
     coverage: float,
     carbon_angstrom: float,
-) -> NDArray[np.complex64]:
-    """Return the Fourier transform (h, w//2+1) of the specimen's phase shift in radian."""
+) -> tuple[NDArray[np.complex64], NDArray[np.float64]]:
+    """Return the Fourier transform (h, w//2+1) of the specimen's phase shift in radian, and its centres."""
     sigma = interaction_radian_per_volt_angstrom(voltage_kilovolt)
     phase = np.zeros(canvas, dtype=np.float32)
     radius = diameter_angstrom / pixel / 2
     count = round(coverage * canvas[0] * canvas[1] / (math.pi * radius**2))
-    for centre in rng.uniform(0, 1, (count, 2)) * canvas:
+    centres = rng.uniform(0, 1, (count, 2)) * canvas
+    for centre in centres:
         _add_globule(phase, rng, centre, radius, pixel, sigma)
     if carbon_angstrom:
         # Independent atoms, 0.095 per cubic angstrom of 120 V angstrom^3, packed to 0.3 of a gas's variance.
         deviation = sigma * 120 * math.sqrt(0.3 * 0.095 * carbon_angstrom) / pixel
         phase += np.float32(deviation) * rng.standard_normal(canvas, dtype=np.float32)
-    return np.asarray(scipy.fft.rfft2(phase), dtype=np.complex64)
+    return np.asarray(scipy.fft.rfft2(phase), dtype=np.complex64), centres
 
 
 def _add_globule(

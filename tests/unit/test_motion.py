@@ -16,7 +16,8 @@ from emflow.io.relion_motion import motion_tables
 from emflow.metadata import OpticsGroup
 from emflow.motion.field import MotionField
 from emflow.motion.relion_model import field_of_relion_model, motion_lengths, relion_motion_model
-from emflow.simulation.movies import evaluation_grid, motion_error_pixels, simulate_movie
+from emflow.simulation.motion import evaluation_grid, motion_error_pixels
+from emflow.simulation.movies import simulate_movie
 
 OPTICS = OpticsGroup("og", 2.0, 300.0, 2.7, 0.1)
 CPU = torch.device("cpu")

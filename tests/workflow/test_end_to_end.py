@@ -132,3 +132,24 @@ def test_a_failed_write_leaves_nothing_and_the_next_try_succeeds(session):
     assert not list(batch.glob("tiles.*"))
     command(session, "emflow", "build-tiles", *files, *flags)
     assert [row.checksum for row in read_index(batch / "tiles.tsv", StoreRow)] == wanted
+
+
+def test_movies_become_star_files(finished_movies):
+    """Motion, CTF and picks of each movie, as RELION reads them, in files that agree with each other."""
+    results = finished_movies / "results/spa/films"
+    relion = results / "relion"
+    corrected = read_star(relion / "corrected_micrographs.star")["micrographs"]
+    with_ctf = read_star(relion / "micrographs_ctf.star")["micrographs"]
+    names = corrected["rlnMicrographName"].tolist()
+    assert names == with_ctf["rlnMicrographName"].tolist()
+    assert len(names) == 2
+    assert (corrected["rlnAccumMotionTotal"].astype(float) > 0).all()
+    for metadata in corrected["rlnMicrographMetadata"]:
+        tables = read_star(relion / metadata)
+        assert len(tables["global_shift"]) == 6
+        general = tables["general"]
+        for label in ("rlnMicrographMovieName", "rlnMicrographGainName"):
+            assert (relion / general[label]).exists()
+    assert read_star(relion / "autopick.star")["coordinate_files"]["rlnMicrographName"].tolist() == names
+    assert len(list((results / "overlays").glob("*.png"))) == 2
+    command(finished_movies, "emflow", "check-star", str(relion))

@@ -7,7 +7,8 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
-from movie_files import write_mrcs
+import tifffile
+from movie_files import write_mrcs, write_tiff
 from workflow.conftest import PIXEL_SIZE_ANGSTROM, command, init, init_movies, write_micrograph
 
 
@@ -177,6 +178,27 @@ def test_bad_micrographs_are_left_out_and_the_others_go_on(tmp_path):
         "good0.mrc.png",
         "good1.mrc.png",
         "portrait.mrc.png",
+    ]
+
+
+def test_bad_movies_are_left_out_and_the_others_go_on(movies, tmp_path):
+    data = Path(shutil.copytree(movies, tmp_path / "data"))
+    good = data / "movie0.tiff"
+    (data / "truncated.tiff").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    write_tiff(data / "short.tiff", tifffile.imread(good)[:4], "lzw")
+    init_movies(tmp_path, data, "--exposure", "1.5", "--gain", f"{data}/gain.mrc", "--frames", "6")
+    films = tmp_path / "films"
+    done = command(films, "snakemake", "--cores", "2")
+    results = films / "results/spa/films"
+    failures = json.loads((results / "summary.json").read_text())["failures"]
+    assert sorted(failures) == ["short.tiff", "truncated.tiff"]
+    assert f"{data}/truncated.tiff is truncated" in failures["truncated.tiff"]
+    assert "4 frames" in failures["short.tiff"]
+    assert "2 of 4 micrographs were left out" in done.stderr[-4000:]
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (results / "overlays").iterdir()) == [
+        "movie0.tiff.png",
+        "movie1.tiff.png",
     ]
 
 

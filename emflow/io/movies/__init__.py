@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from emflow.errors import BadInputError
 from emflow.io.movies.eer import EerMovie, count_eer_frames, eer_grouping
 from emflow.io.movies.mrc import MrcMovie, read_layout
-from emflow.io.movies.tiff import TiffMovie, read_tiff_layout
+from emflow.io.movies.tiff import TiffMovie, read_tiff_layout, write_tiff_movie
 
 __all__ = [
     "GAIN_SUFFIX",
@@ -31,6 +31,7 @@ __all__ = [
     "is_eer",
     "open_movie",
     "read_movie_header",
+    "write_tiff_movie",
 ]
 
 MRC_SUFFIXES = (".mrc", ".mrcs", ".st")

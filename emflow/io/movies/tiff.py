@@ -10,6 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from emflow.errors import BadInputError
+from emflow.io.files import replacing
 
 # What it complains of is an error here, and said once.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -125,3 +126,12 @@ def read_tiff_layout(path: Path) -> tuple[int, int, int]:
     if len(shape) < 2:
         raise BadInputError(f"is no movie: its pages have the shape {shape}")
     return count, int(shape[-2]), int(shape[-1])
+
+
+def write_tiff_movie(path: Path, frames: NDArray[np.uint8]) -> None:
+    """Write frames (n, h, w), rows as RELION sees them, as a movie packed by LZW; whole or not at all."""
+    with replacing(path) as partial, tifffile.TiffWriter(partial) as tiff:
+        for frame in frames:
+            tiff.write(
+                np.ascontiguousarray(frame[::-1]), compression="lzw", photometric="minisblack", metadata=None
+            )

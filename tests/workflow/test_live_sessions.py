@@ -87,7 +87,7 @@ def test_every_good_file_is_picked_once(tmp_path, drops):
     once = {name: batches for name, batches in picked.items() if name != "m1.mrc"}
     assert all(len(batches) == 1 for batches in once.values()), picked
     assert picked["m1.mrc"][-1] == last["m1.mrc"].batch  # the exposure that replaced it
-    star = (results / "relion/micrographs.star").read_text()
+    star = (results / "relion/micrographs_ctf.star").read_text()
     assert [star.count(name) for name in picked] == [1] * 6
 
     latencies = [float(s) for s in re.findall(r"(\d+) s at most", told)]

@@ -1,0 +1,106 @@
+"""From values as people write them to checked settings, and from what is wrong to one line."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from emflow.config.sections import Config
+from emflow.config.session import Session
+from emflow.errors import SettingError
+
+
+def parse_config(values: Mapping[str, Any], source: str) -> Config:
+    """Check the values of a configuration file.
+
+    Raises
+    ------
+    SettingError
+        Naming ``source``, the key, and for an unknown key the one that was probably meant.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise SettingError(f"{source}: {_first_problem(error, Config)}") from None
+
+
+def parse_session(values: Mapping[str, Any], source: str) -> Session:
+    """Check one row of sessions.tsv; an empty cell is a missing value.
+
+    Raises
+    ------
+    SettingError
+        Naming ``source``, the column, and what is wrong.
+    """
+    given = {key: value for key, value in values.items() if value not in ("", None)}
+    try:
+        session = Session.model_validate(given)
+    except ValidationError as error:
+        raise SettingError(f"{source}: {_first_problem(error, Session)}") from None
+    if (session.micrographs is None) == (session.movies is None):
+        raise SettingError(f"{source}: give either micrographs or movies, and not both")
+    _check_movies(session, source)
+    if not session.is_star:
+        for column in ("pixel_size_angstrom", "voltage_kilovolt", "spherical_aberration_millimetre"):
+            if getattr(session, column) is None:
+                raise SettingError(f"{source}: {column} is missing: only a STAR file brings its own")
+    return session
+
+
+_OF_MOVIES = (
+    "exposure_electrons_per_square_angstrom",
+    "total_exposure_electrons_per_square_angstrom",
+    "pre_exposure_electrons_per_square_angstrom",
+    "frames",
+    "gain",
+    "gain_rotation",
+    "gain_flip",
+    "defects",
+)
+
+
+def _check_movies(session: Session, source: str) -> None:
+    if session.movies is None:
+        for column in _OF_MOVIES:
+            if getattr(session, column) != Session.model_fields[column].default:
+                raise SettingError(f"{source}: {column} belongs to movies, and these are micrographs")
+        return
+    if session.exposure_electrons_per_square_angstrom is None:
+        raise SettingError(
+            f"{source}: exposure_electrons_per_square_angstrom is missing: how much does a frame get?"
+        )
+    voltage = session.voltage_kilovolt
+    if voltage is not None and not 80 <= voltage <= 400:
+        raise SettingError(
+            f"{source}: voltage_kilovolt: {voltage:g} kV is no voltage at which damage was measured "
+            "(80 to 400); is it in kV?"
+        )
+    if session.movies.endswith(".eer") and session.total_exposure_electrons_per_square_angstrom is None:
+        raise SettingError(
+            f"{source}: total_exposure_electrons_per_square_angstrom is missing: EER frames are grouped by it"
+        )
+
+
+def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
+    problem = error.errors(include_url=False)[0]
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] != "extra_forbidden":
+        # A union reports every member, its name at the end of the path: to the user it is one key.
+        depth = 2 if path[0] in model.model_fields and len(path) > 1 and model is Config else 1
+        said = [
+            other["msg"].lower().removeprefix("input should be ").removeprefix("value error, ")
+            for other in error.errors(include_url=False)
+            if [str(part) for part in other["loc"]][:depth] == path[:depth]
+        ]
+        given = problem["input"]
+        shown = "" if isinstance(given, dict) else f", not {given!r}"
+        return f"{'.'.join(path[:depth])}: should be {' or '.join(said)}{shown}"
+    known = list(model.model_fields)
+    if len(path) > 1:
+        section = model.model_fields[path[0]].annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            known = list(section.model_fields)
+    close = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.4)
+    meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"{'.'.join(path)}: unknown key; {meant}"
