@@ -35,7 +35,7 @@ bench: .venv/installed
 	python benchmarks/spa_throughput.py
 
 drills: .venv/installed
-	pytest -m slurm
+	pytest -m drills -rA tests/workflow/test_drills.py
 
 # Made again when what it should hold has changed.
 .venv/installed: pyproject.toml envs/constraints.txt

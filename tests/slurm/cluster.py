@@ -242,6 +242,13 @@ class Cluster:
         """Stop a job's processes; it stays where it is."""
         _say("scontrol", "suspend", job)
 
+    def freeze(self, node: str) -> None:
+        """Stop what the jobs of a node run, and not SLURM's own processes: its limits go on counting."""
+        for step in self._steps(node):
+            for process in _family(step)[:-1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGSTOP)
+
     def revive(self, node: str) -> None:
         """Bring a killed, hanging or drained node back."""
         if pid := self._pid("slurmd", node):

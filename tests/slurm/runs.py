@@ -72,9 +72,17 @@ def wait_for(cluster: Cluster, folder: Path, right: Callable[[Job], bool], *, se
     raise AssertionError(f"no such job in {seconds} s among {jobs_of(cluster, folder)}")
 
 
-def running(rule: str) -> Callable[[Job], bool]:
-    """Return a test for `wait_for`: a job of the rule that runs."""
-    return lambda job: job["JobState"] == "RUNNING" and rule_of(job) == rule
+def at_work(cluster: Cluster, folder: Path, rule: str) -> Job:
+    """Wait until a job of a rule is in the middle of its command, stop it there, and return it."""
+    before = {path: path.stat().st_mtime_ns for path in folder.glob(f"logs/{rule}/**/*.log")}
+
+    def right(job: Job) -> bool:
+        logs = {path: path.stat().st_mtime_ns for path in folder.glob(f"logs/{rule}/**/*.log")}
+        return job["JobState"] == "RUNNING" and rule_of(job) == rule and logs != before
+
+    job = wait_for(cluster, folder, right)
+    cluster.suspend(job["JobId"])
+    return job
 
 
 def star_files(session: Path, below: str = "results") -> dict[str, bytes]:
