@@ -33,6 +33,7 @@ lint: .venv/installed
 
 bench: .venv/installed
 	python benchmarks/spa_throughput.py
+	python benchmarks/scale.py
 
 drills: .venv/installed
 	pytest -m drills -rA tests/workflow/test_drills.py
