@@ -70,6 +70,7 @@ SESSION_CHANGES = {
 # The same of a session of two movies in one batch: its sums, and all that follows.
 FROM_MOTION = {
     "correct_motion": 1,
+    "estimate_ctf": 1,
     "build_tiles": 1,
     "denoise": 1,
     "pick": 1,
