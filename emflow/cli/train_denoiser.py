@@ -8,6 +8,7 @@ def train_denoiser(
     output: Path,
     steps: int = 4000,
     batch: int = 8,
+    learning_rate: float = 2e-3,
     seed: int = 17,
     channels: tuple[int, ...] = (16, 32, 64, 128),
     threads: int = 1,
@@ -28,6 +29,8 @@ def train_denoiser(
         Steps of the optimiser.
     batch
         Crops of 256 x 256 pixels a step.
+    learning_rate
+        Highest rate of the schedule; a quarter of the default suits weights that --init-from brings.
     seed
         Of everything random.
     channels
@@ -60,7 +63,7 @@ def train_denoiser(
     from emflow.training.loop import TrainingConfig
 
     torch.set_num_threads(threads)
-    config = TrainingConfig(steps=steps, batch=batch, seed=seed)
+    config = TrainingConfig(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
     architecture = {"name": "UNet", "in_channels": 1, "out_channels": 1, "channels": list(channels)}
     library, sources = library_of(models)
     network, made = train(

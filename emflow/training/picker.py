@@ -45,6 +45,9 @@ HEAT_SIGMA_DIAMETERS = 0.15
 JUNK_WEIGHT = 0.1
 # Where no particle is, an error counts this much of what it counts on a centre.
 BACKGROUND_WEIGHT = 0.1
+# And on junk this much of what it counts elsewhere: a pick there is wrong, but what looks like an aggregate
+# may be a crowd of good particles.
+HEAT_WEIGHT_ON_JUNK = 0.5
 
 NOTES = (
     "Works at a particle diameter of 24 pixels; protein dark. The figure of merit is calibrated on simulated "
@@ -58,7 +61,8 @@ RANGES = SimulationRanges(
     signal_to_noise=(0.03, 6.0),
     protein_contrast=(0.7, 2.2),
     minimum_distance_diameters=(0.55, 1.3),
-    aggregate_probability=0.12,
+    aggregate_probability=0.15,
+    carbon_probability=0.35,
 )
 
 PickerSample = tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.bool_]]
@@ -121,11 +125,10 @@ def picker_batch(samples: Sequence[PickerSample], crop_pixels: int, random: np.r
 def picker_loss(answer: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return the loss of logits (n, 2, h, w): heat and junk.
 
-    Heat: ``(sigmoid(p) - y)^2 (y + 0.1)``, over the sum of ``y + 0.1``; not where junk is, as no one can say
-    what is right there. Junk: cross-entropy and one minus Dice in equal parts, weighted with 0.1.
+    Heat: ``(sigmoid(p) - y)^2 (y + 0.1)``, over the sum of ``y + 0.1``, and half of that where junk is. Junk: cross-entropy and one minus Dice in equal parts, weighted with 0.1.
     """
     heat, junk = batch[1][:, 0], batch[1][:, 1]
-    weight = (heat + BACKGROUND_WEIGHT) * (1 - 0.9 * junk)
+    weight = (heat + BACKGROUND_WEIGHT) * (1 - (1 - HEAT_WEIGHT_ON_JUNK) * junk)
     heat_loss = (weight * (torch.sigmoid(answer[:, 0]) - heat).square()).sum() / weight.sum().clamp(min=1)
     cross_entropy = functional.binary_cross_entropy_with_logits(answer[:, 1], junk)
     probability = torch.sigmoid(answer[:, 1])
