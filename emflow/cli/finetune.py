@@ -63,15 +63,13 @@ def finetune(
         auto, cpu or cuda.
     """
     import copy
-    import shlex
-    import sys
     import time
     from dataclasses import replace
 
     import numpy as np
     import torch
 
-    from emflow.cli.progress import say
+    from emflow.cli.progress import command_line, say
     from emflow.cli.training import write_metrics
     from emflow.devices import choose_device
     from emflow.errors import SettingError
@@ -169,7 +167,7 @@ def finetune(
         "minutes": round(minutes, 1),
     }
     made = {
-        "command": " ".join(["emflow", *map(shlex.quote, sys.argv[1:])]),
+        "command": command_line(),
         "parent_sha256": parent_sha256,
         "seed": seed,
         "steps": steps,

@@ -1,7 +1,5 @@
 """Simulate micrographs with known truth: the files that a session reads, and what is really in them."""
 
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emflow import __version__
-from emflow.cli.progress import say
+from emflow.cli.progress import command_line, say
 from emflow.errors import SettingError
 from emflow.io.atomic_models import read_atomic_model, read_atomic_models
 from emflow.io.files import replacing, write_text
@@ -181,7 +179,7 @@ def simulate(
         pd.DataFrame(scenes).to_csv(partial, sep="\t", index=False, lineterminator="\n")
     text = README.format(
         version=__version__,
-        command=" ".join(["emflow", *map(shlex.quote, sys.argv[1:])]),
+        command=command_line(),
         height=shape[0],
         width=shape[1],
         pixel_size=pixel_size,

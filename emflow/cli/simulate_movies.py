@@ -1,14 +1,12 @@
 """Simulate movies with known motion: the files that a session reads, and what is really in them."""
 
-import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from emflow import __version__
-from emflow.cli.progress import say
+from emflow.cli.progress import command_line, say
 from emflow.errors import SettingError
 from emflow.io.files import replacing, write_text
 from emflow.io.movies import write_tiff_movie
@@ -119,7 +117,7 @@ def simulate_movies(
     write_text(output / "defects.txt", "\n".join(lines) + "\n")
     text = README.format(
         version=__version__,
-        command=" ".join(["emflow", *map(shlex.quote, sys.argv[1:])]),
+        command=command_line(),
         frames=frames,
         height=shape[0],
         width=shape[1],

@@ -1,8 +1,6 @@
 """What the training commands share: from their options to a trained network in a folder."""
 
 import json
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from emflow.cli.progress import say
+from emflow.cli.progress import command_line, say
 from emflow.devices import choose_device
 from emflow.errors import SettingError
 from emflow.io.atomic_models import read_atomic_models
@@ -98,7 +96,7 @@ def train(
     finally:
         stream.close()
     made = {
-        "command": " ".join(["emflow", *map(shlex.quote, sys.argv[1:])]),
+        "command": command_line(),
         "config": settings,
         "steps_planned_from_step": plan,
         "seed": config.seed,

@@ -125,7 +125,8 @@ def picker_batch(samples: Sequence[PickerSample], crop_pixels: int, random: np.r
 def picker_loss(answer: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Return the loss of logits (n, 2, h, w): heat and junk.
 
-    Heat: ``(sigmoid(p) - y)^2 (y + 0.1)``, over the sum of ``y + 0.1``, and half of that where junk is. Junk: cross-entropy and one minus Dice in equal parts, weighted with 0.1.
+    Heat: ``(sigmoid(p) - y)^2 (y + 0.1)``, over the sum of ``y + 0.1``, and half of that where junk is. Junk:
+    cross-entropy and one minus Dice in equal parts, weighted with 0.1.
     """
     heat, junk = batch[1][:, 0], batch[1][:, 1]
     weight = (heat + BACKGROUND_WEIGHT) * (1 - (1 - HEAT_WEIGHT_ON_JUNK) * junk)
