@@ -5,6 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from emflow.metadata import Ctf, OpticsGroup
+
 # CODATA 2018.
 _PLANCK = 6.62607015e-34
 _ELECTRON_MASS = 9.1093837015e-31
@@ -118,3 +120,26 @@ def ctf_2d(
     if b_factor_square_angstrom:
         ctf *= np.exp(-b_factor_square_angstrom / 4 * k_square)
     return np.asarray(ctf, dtype=np.float32)
+
+
+def micrograph_ctf(
+    ctf: Ctf,
+    optics: OpticsGroup,
+    shape: tuple[int, int],
+    *,
+    pixel_size_angstrom: float | None = None,
+    b_factor_square_angstrom: float = 0.0,
+) -> NDArray[np.float32]:
+    """Return `ctf_2d` (h, w//2+1) of a micrograph, at a pixel size of its own where the image was resized."""
+    return ctf_2d(
+        shape,
+        pixel_size_angstrom or optics.pixel_size_angstrom,
+        defocus_u_angstrom=ctf.defocus_u_angstrom,
+        defocus_v_angstrom=ctf.defocus_v_angstrom,
+        defocus_angle_degrees=ctf.defocus_angle_degrees,
+        voltage_kilovolt=optics.voltage_kilovolt,
+        spherical_aberration_millimetre=optics.spherical_aberration_millimetre,
+        amplitude_contrast=optics.amplitude_contrast,
+        phase_shift_degrees=ctf.phase_shift_degrees,
+        b_factor_square_angstrom=b_factor_square_angstrom,
+    )

@@ -8,7 +8,7 @@ import scipy.fft
 import scipy.ndimage
 from numpy.typing import NDArray
 
-from emflow.ctf import ctf_2d
+from emflow.ctf import micrograph_ctf
 from emflow.evaluation.picking import Found, classical_image
 from emflow.evaluation.specimens import Labelled, Specimen
 from emflow.picking import find_peaks
@@ -77,18 +77,10 @@ def pick_with_templates(one: Labelled, specimen: Specimen, *, views: int = 12, a
     if one.optics is None or one.ctf is None:
         raise ValueError(f"{one.name}: optics and CTF are not known")
     image = classical_image(one, PIXELS_PER_DIAMETER)
-    transfer = ctf_2d(
-        image.shape,
-        one.diameter_angstrom / PIXELS_PER_DIAMETER,
-        defocus_u_angstrom=one.ctf.defocus_u_angstrom,
-        defocus_v_angstrom=one.ctf.defocus_v_angstrom,
-        defocus_angle_degrees=one.ctf.defocus_angle_degrees,
-        voltage_kilovolt=one.optics.voltage_kilovolt,
-        spherical_aberration_millimetre=one.optics.spherical_aberration_millimetre,
-        amplitude_contrast=one.optics.amplitude_contrast,
-        phase_shift_degrees=one.ctf.phase_shift_degrees,
+    transfer = micrograph_ctf(
+        one.ctf, one.optics, image.shape, pixel_size_angstrom=one.diameter_angstrom / PIXELS_PER_DIAMETER
     )
-    heat = correlation(image, templates(specimen, views=views, angles=angles), transfer.astype(np.float32))
+    heat = correlation(image, templates(specimen, views=views, angles=angles), transfer)
     peaks = find_peaks(
         heat,
         shoulder_pixels=0.33 * PIXELS_PER_DIAMETER,

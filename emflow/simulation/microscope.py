@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emflow.ctf import ctf_2d, interaction_radian_per_volt_angstrom, spatial_frequencies
+from emflow.ctf import interaction_radian_per_volt_angstrom, micrograph_ctf, spatial_frequencies
 from emflow.metadata import Ctf, OpticsGroup
 from emflow.simulation.detector import Detector
 from emflow.simulation.ranges import SimulationRanges, log_uniform, uniform
@@ -78,17 +78,8 @@ class Exposure:
         Twice the CTF (a weak phase object's intensity is 1 + 2 CTF * phase), the envelope, the drift and
         the detector's MTF.
         """
-        transfer = ctf_2d(
-            shape,
-            self.optics.pixel_size_angstrom,
-            defocus_u_angstrom=self.ctf.defocus_u_angstrom,
-            defocus_v_angstrom=self.ctf.defocus_v_angstrom,
-            defocus_angle_degrees=self.ctf.defocus_angle_degrees,
-            voltage_kilovolt=self.optics.voltage_kilovolt,
-            spherical_aberration_millimetre=self.optics.spherical_aberration_millimetre,
-            amplitude_contrast=self.optics.amplitude_contrast,
-            phase_shift_degrees=self.ctf.phase_shift_degrees,
-            b_factor_square_angstrom=self.b_factor_square_angstrom,
+        transfer = micrograph_ctf(
+            self.ctf, self.optics, shape, b_factor_square_angstrom=self.b_factor_square_angstrom
         )
         transfer *= 2 * self.detector.transfer(frequency)
         if self.drift_angstrom:
