@@ -19,7 +19,6 @@ and taken from there in a second run.
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -28,9 +27,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import beta_galactosidase
 import numpy as np
 import programs
-from PIL import Image
 
 from emflow.cli.evaluate import MADE_UP, table
 from emflow.evaluation.picking import Found, PickerScores, score_picker
@@ -41,10 +40,6 @@ from emflow.io.model import read_card
 from emflow.io.mrc import write_mrc
 from emflow.resources import model_folder
 
-Image.MAX_IMAGE_PIXELS = None
-BGAL_PIXEL_SIZE_ANGSTROM = 1.77
-# The diameter that came with the labels: 108 pixels.
-BGAL_DIAMETER_ANGSTROM = 191.0
 # Pixels that topaz's images give a diameter.
 TOPAZ_DIAMETERS = (20.0, 28.0)
 TOPAZ_THRESHOLD = 0.0
@@ -108,24 +103,11 @@ def specimens(options: argparse.Namespace) -> Iterator[tuple[Path, list[Labelled
         ]
         yield options.work / specimen.name.replace(" ", "_"), micrographs, specimen
     shared = Path(os.environ.get("EMFLOW_SHARED", Path(__file__).parents[2] / "shared"))
-    folder = shared / "data/1_spa_micrographs/bgal_empiar10017"
-    if folder.is_dir():
-        yield options.work / "beta-galactosidase_real", [bgal(path) for path in folder.glob("*.jpg")], None
+    real = beta_galactosidase.micrographs(shared)
+    if real:
+        yield options.work / "beta-galactosidase_real", real, None
     else:
-        print(f"(beta-galactosidase left out: {folder} is not there)")
-
-
-def bgal(path: Path) -> Labelled:
-    """Read a labelled micrograph; these labels have the image's own y axis."""
-    with path.with_name(f"{path.stem}_gt_from_mask.csv").open(newline="") as stream:
-        centres = [[float(row["y"]), float(row["x"])] for row in csv.DictReader(stream)]
-    return Labelled(
-        name=path.stem,
-        image=np.asarray(Image.open(path), dtype=np.float32),
-        pixel_size_angstrom=BGAL_PIXEL_SIZE_ANGSTROM,
-        diameter_angstrom=BGAL_DIAMETER_ANGSTROM,
-        centres_yx=np.array(centres),
-    )
+        print(f"(beta-galactosidase left out: {shared} does not hold it)")
 
 
 def results(

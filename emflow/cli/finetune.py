@@ -93,18 +93,13 @@ def finetune(
     parent_sha256 = card.weights_sha256
     micrographs, diameter = _read(picks, session, diameter_angstrom)
     if not complete:
+        if expected_particles is not None:
+            expected = [expected_particles] * len(micrographs)
+        else:
+            expected = [finetuning.particles_found(network, card, one, diameter) for one in micrographs]
         micrographs = [
             replace(one, missing=max(0.0, count - len(one.picks_yx)))
-            for one, count in zip(
-                micrographs,
-                [expected_particles] * len(micrographs)
-                if expected_particles is not None
-                else [
-                    float(np.count_nonzero(part.score >= (card.threshold or 0.5)))
-                    for part in (finetuning.scored(network, card, one, diameter) for one in micrographs)
-                ],
-                strict=True,
-            )
+            for one, count in zip(micrographs, expected, strict=True)
         ]
     learn, judge_by = finetuning.split(micrographs, seed)
     say(

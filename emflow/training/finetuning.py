@@ -255,6 +255,12 @@ def scored(network: UNet, card: ModelCard, one: PickedMicrograph, diameter_angst
     )
 
 
+def particles_found(network: UNet, card: ModelCard, one: PickedMicrograph, diameter_angstrom: float) -> float:
+    """Return how many particles the model finds in a micrograph at its own threshold."""
+    threshold = 0.5 if card.threshold is None else card.threshold
+    return float(np.count_nonzero(scored(network, card, one, diameter_angstrom).score >= threshold))
+
+
 def with_threshold(
     network: UNet, card: ModelCard, micrographs: Sequence[PickedMicrograph], diameter_angstrom: float
 ) -> ModelCard:
