@@ -3,9 +3,10 @@
 `draw_scene` makes one micrograph from a seed, in this order:
 
 1. ``ranges``: what is drawn at random, and from where (`SimulationRanges`).
-2. ``shapes``, ``atoms``, ``library``: particles as blobs of potential in excess of ice, procedural (in two
-   splits that share no shape) or from atomic models, and their projections.
-3. ``placement``, ``particles``: where they lie and how they are turned; fragments and aggregates.
+2. ``families``, ``shapes``, ``atoms``, ``library``: particles as blobs of potential in excess of ice,
+   procedural (in two splits that share no shape) or from atomic models, and their projections.
+3. ``species``, ``placement``, ``particles``: which, where they lie and how they are turned; fragments and
+   aggregates.
 4. ``contaminants``: crystals, ethane, carbon, foil, beads, cracks, beam edge, each with its junk mask.
 5. ``microscope``: CTF, envelope, drift, amorphous ice.
 6. ``detector``: Poisson electrons, MTF, DQE, gain errors, bad pixels.

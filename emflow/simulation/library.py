@@ -7,7 +7,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from emflow.simulation.shapes import SYMMETRY_ORDERS, Structure, procedural_structure
+from emflow.simulation.families import SYMMETRY_ORDERS
+from emflow.simulation.shapes import Structure, procedural_structure
 
 # Diameters, in pixels, at which projections are kept; a scene takes the nearest that is not much coarser.
 LEVELS = (20, 28, 40)

@@ -14,9 +14,9 @@ from emflow.simulation.detector import detect, draw_faults
 from emflow.simulation.fields import smooth_field
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.microscope import Exposure
-from emflow.simulation.particles import add_aggregates, add_distractors, add_particles
-from emflow.simulation.placement import orientation_modes, place
+from emflow.simulation.particles import add_aggregates, add_distractors
 from emflow.simulation.ranges import SimulationRanges, log_uniform, mostly_low, uniform
+from emflow.simulation.species import add_labelled, draw_scale, draw_species, visible
 
 # Phase contrast is linear for small phases; it saturates here, as an intensity cannot fall below nothing.
 _SATURATION = 0.9
@@ -89,7 +89,7 @@ def draw_scene(
     if min(shape) < 16 or not all(v is None or v > 0 for v in (pixel_size_angstrom, diameter_pixels)):
         raise ValueError(f"shape {shape}, pixel size {pixel_size_angstrom}, diameter {diameter_pixels}")
     rng = np.random.default_rng(seed)
-    first, diameter, pixel = _draw_scale(rng, library, ranges, pixel_size_angstrom, diameter_pixels)
+    first, diameter, pixel = draw_scale(rng, library, ranges, pixel_size_angstrom, diameter_pixels)
     diameter_pixels = diameter / pixel
     exposure = Exposure.draw(rng, ranges, pixel)
     sigma = exposure.radian_per_volt_angstrom
@@ -117,9 +117,9 @@ def draw_scene(
         layers.phase += carbon_texture(rng, canvas, film, pixel, sigma)
 
     # Potential: what is labelled, and what must not be picked
-    species = _draw_species(rng, library, ranges, first, diameter)
+    species = draw_species(rng, library, ranges, first, diameter)
     labelled = np.zeros(canvas, dtype=np.float32)
-    centres = _add_labelled(labelled, rng, library, ranges, species, layers)
+    centres = add_labelled(labelled, rng, library, ranges, species, layers)
     unlabelled = np.zeros(canvas, dtype=np.float32)
     if rng.random() < ranges.distractor_probability:
         add_distractors(unlabelled, layers, rng, library, diameter)
@@ -182,7 +182,7 @@ def draw_scene(
         clean=np.ascontiguousarray(expected[inner]),
         even=recorded[0] if halves else None,
         odd=recorded[1] if halves else None,
-        centres_yx=_visible(centres - margin, junk),
+        centres_yx=visible(centres - margin, junk),
         diameter_pixels=diameter_pixels,
         pixel_size_angstrom=pixel,
         junk=junk,
@@ -194,71 +194,6 @@ def draw_scene(
         contrast=contrast,
         species=tuple(library.structure(index).name for index, _ in species),
     )
-
-
-def _draw_scale(
-    rng: np.random.Generator,
-    library: ParticleLibrary,
-    ranges: SimulationRanges,
-    pixel_size_angstrom: float | None,
-    diameter_pixels: float | None,
-) -> tuple[int, float, float]:
-    """Return a structure's index, the diameter it gets in angstrom, and the pixel size in angstrom."""
-    wanted = None
-    if pixel_size_angstrom is not None and diameter_pixels is not None:
-        wanted = pixel_size_angstrom * diameter_pixels
-    index = library.draw(rng, wanted)
-    structure = library.structure(index)
-    rescale = uniform(rng, ranges.rescale) if structure.rescalable else 1.0
-    diameter = structure.diameter_angstrom * rescale if wanted is None else wanted
-    if pixel_size_angstrom is not None:
-        return index, diameter, pixel_size_angstrom
-    if diameter_pixels is None:
-        diameter_pixels = ranges.pixels_per_diameter * uniform(rng, ranges.diameter_error)
-    return index, diameter, diameter / diameter_pixels
-
-
-def _draw_species(
-    rng: np.random.Generator,
-    library: ParticleLibrary,
-    ranges: SimulationRanges,
-    first: int,
-    diameter_angstrom: float,
-) -> list[tuple[int, float]]:
-    """Return one or two structures with their diameters in angstrom; a user looks for both."""
-    species = [(first, diameter_angstrom)]
-    if rng.random() < ranges.second_species_probability and len(library) > 1:
-        second = library.draw(rng, diameter_angstrom)
-        species.append((second, diameter_angstrom * uniform(rng, (0.8, 1.25))))
-    return species
-
-
-def _add_labelled(
-    target: NDArray[np.float32],
-    rng: np.random.Generator,
-    library: ParticleLibrary,
-    ranges: SimulationRanges,
-    species: list[tuple[int, float]],
-    layers: Layers,
-) -> NDArray[np.float64]:
-    """Place the labelled particles; add their potential to ``target`` and return their centres (n, 2)."""
-    diameter_pixels = layers.diameter_pixels
-    empty = rng.random() < ranges.empty_probability
-    discs = layers.shape[0] * layers.shape[1] / (math.pi / 4 * diameter_pixels**2)
-    count = max(1, int(rng.poisson(log_uniform(rng, ranges.coverage) * discs)))
-    distance = uniform(rng, ranges.minimum_distance_diameters) * diameter_pixels
-    overlaps = rng.random() < ranges.overlap_probability
-    free = uniform(rng, ranges.overlap_fraction)
-    centres = place(
-        rng, layers.shape, 0 if empty else count, distance, layers.no_particles, free if overlaps else 0.0
-    )
-    kind = (rng.random(len(centres)) < 0.4).astype(int) * (len(species) - 1)
-    for which, (index, size) in enumerate(species):
-        modes = orientation_modes(rng, ranges)
-        add_particles(
-            target, rng, library, index, centres[kind == which], size, layers.pixel_size_angstrom, modes
-        )
-    return centres
 
 
 def _image(
@@ -296,13 +231,6 @@ def _log_film(
     if background > 0:
         result += np.float32(background) * smooth_field(rng, layers.shape, max(2.0, length))
     return result
-
-
-def _visible(centres: NDArray[np.float64], junk: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return those of the centres (n, 2) that are in the image and not on junk (h, w)."""
-    centres = centres[np.all((centres >= 0) & (centres <= np.asarray(junk.shape) - 1), axis=1)]
-    nearest = np.rint(centres).astype(int)
-    return np.asarray(centres[~junk[nearest[:, 0], nearest[:, 1]]])
 
 
 def _fast_size(size: int) -> int:

@@ -10,10 +10,11 @@ import pytest
 from emflow.errors import BadInputError, SettingError
 from emflow.simulation import ParticleLibrary, SimulationRanges, Structure
 from emflow.simulation.atoms import structure_from_atoms
+from emflow.simulation.families import FAMILIES, SYMMETRY_ORDERS
 from emflow.simulation.library import rotation_matrices, splat
 from emflow.simulation.particles import _place_views, _project_each
 from emflow.simulation.placement import draw_directions, place
-from emflow.simulation.shapes import FAMILIES, SYMMETRY_ORDERS, procedural_structure
+from emflow.simulation.shapes import procedural_structure
 
 
 def test_training_and_evaluation_share_no_shape() -> None:

@@ -1,0 +1,84 @@
+"""The particles that a scene labels: which ones, how large, where, and which of them can be seen."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emflow.simulation.contaminants import Layers
+from emflow.simulation.library import ParticleLibrary
+from emflow.simulation.particles import add_particles
+from emflow.simulation.placement import orientation_modes, place
+from emflow.simulation.ranges import SimulationRanges, log_uniform, uniform
+
+
+def draw_scale(
+    rng: np.random.Generator,
+    library: ParticleLibrary,
+    ranges: SimulationRanges,
+    pixel_size_angstrom: float | None,
+    diameter_pixels: float | None,
+) -> tuple[int, float, float]:
+    """Return a structure's index, the diameter it gets in angstrom, and the pixel size in angstrom."""
+    wanted = None
+    if pixel_size_angstrom is not None and diameter_pixels is not None:
+        wanted = pixel_size_angstrom * diameter_pixels
+    index = library.draw(rng, wanted)
+    structure = library.structure(index)
+    rescale = uniform(rng, ranges.rescale) if structure.rescalable else 1.0
+    diameter = structure.diameter_angstrom * rescale if wanted is None else wanted
+    if pixel_size_angstrom is not None:
+        return index, diameter, pixel_size_angstrom
+    if diameter_pixels is None:
+        diameter_pixels = ranges.pixels_per_diameter * uniform(rng, ranges.diameter_error)
+    return index, diameter, diameter / diameter_pixels
+
+
+def draw_species(
+    rng: np.random.Generator,
+    library: ParticleLibrary,
+    ranges: SimulationRanges,
+    first: int,
+    diameter_angstrom: float,
+) -> list[tuple[int, float]]:
+    """Return one or two structures with their diameters in angstrom; a user looks for both."""
+    species = [(first, diameter_angstrom)]
+    if rng.random() < ranges.second_species_probability and len(library) > 1:
+        second = library.draw(rng, diameter_angstrom)
+        species.append((second, diameter_angstrom * uniform(rng, (0.8, 1.25))))
+    return species
+
+
+def add_labelled(
+    target: NDArray[np.float32],
+    rng: np.random.Generator,
+    library: ParticleLibrary,
+    ranges: SimulationRanges,
+    species: list[tuple[int, float]],
+    layers: Layers,
+) -> NDArray[np.float64]:
+    """Place the labelled particles; add their potential to ``target`` and return their centres (n, 2)."""
+    diameter_pixels = layers.diameter_pixels
+    empty = rng.random() < ranges.empty_probability
+    discs = layers.shape[0] * layers.shape[1] / (math.pi / 4 * diameter_pixels**2)
+    count = max(1, int(rng.poisson(log_uniform(rng, ranges.coverage) * discs)))
+    distance = uniform(rng, ranges.minimum_distance_diameters) * diameter_pixels
+    overlaps = rng.random() < ranges.overlap_probability
+    free = uniform(rng, ranges.overlap_fraction)
+    centres = place(
+        rng, layers.shape, 0 if empty else count, distance, layers.no_particles, free if overlaps else 0.0
+    )
+    kind = (rng.random(len(centres)) < 0.4).astype(int) * (len(species) - 1)
+    for which, (index, size) in enumerate(species):
+        modes = orientation_modes(rng, ranges)
+        add_particles(
+            target, rng, library, index, centres[kind == which], size, layers.pixel_size_angstrom, modes
+        )
+    return centres
+
+
+def visible(centres: NDArray[np.float64], junk: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return those of the centres (n, 2) that are in the image and not on junk (h, w)."""
+    centres = centres[np.all((centres >= 0) & (centres <= np.asarray(junk.shape) - 1), axis=1)]
+    nearest = np.rint(centres).astype(int)
+    return np.asarray(centres[~junk[nearest[:, 0], nearest[:, 1]]])
