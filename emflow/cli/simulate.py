@@ -12,6 +12,7 @@ from PIL import Image
 
 from emflow import __version__
 from emflow.cli.progress import command_line, say
+from emflow.cli.simulation import check_images, check_output
 from emflow.errors import SettingError
 from emflow.io.atomic_models import read_atomic_model, read_atomic_models
 from emflow.io.files import replacing, write_text
@@ -86,9 +87,12 @@ def simulate(
         Of the micrographs. To save space, float16 holds them in units of their deviation from their mean,
         int8 in twentieths of it; float32 holds the detector's counts.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise SettingError(f"--output {output} is there already; choose another folder, or remove it")
-    _check(micrographs, shape, pixel_size, diameter, dose, defocus)
+    check_output(output)
+    if micrographs < 1:
+        raise SettingError(f"--micrographs {micrographs}: at least 1")
+    check_images(shape, pixel_size, diameter, defocus, shortest_side=64)
+    if dose is not None and not 0.1 <= dose <= 1000:
+        raise SettingError(f"--dose {dose:g}: from 0.1 to 1000 electrons per square angstrom")
     rng = np.random.default_rng(seed)
     library = _library(split, models, diameter, rng, one_particle)
     ranges = SimulationRanges() if contaminated else SimulationRanges().clean()
@@ -185,33 +189,6 @@ def simulate(
         pixel_size=pixel_size,
     )
     write_text(output / "README.txt", text)
-
-
-def _check(
-    micrographs: int,
-    shape: tuple[int, int],
-    pixel_size: float,
-    diameter: float | None,
-    dose: float | None,
-    defocus: tuple[float, float] | None,
-) -> None:
-    """Refuse what no microscope gives."""
-    if micrographs < 1:
-        raise SettingError(f"--micrographs {micrographs}: at least 1")
-    if not all(64 <= side <= 16384 for side in shape):
-        raise SettingError(f"--shape {shape[0]} {shape[1]}: each side from 64 to 16384 pixels")
-    if not 0.2 <= pixel_size <= 100:
-        raise SettingError(f"--pixel-size {pixel_size:g}: from 0.2 to 100 angstrom")
-    if diameter is not None and not 4 <= diameter / pixel_size <= min(shape):
-        raise SettingError(
-            f"--diameter {diameter:g}: {diameter / pixel_size:g} pixels; from 4 to the image's shorter side"
-        )
-    if dose is not None and not 0.1 <= dose <= 1000:
-        raise SettingError(f"--dose {dose:g}: from 0.1 to 1000 electrons per square angstrom")
-    if defocus is not None and not 100 <= defocus[0] <= defocus[1] <= 100_000:
-        raise SettingError(
-            f"--defocus {defocus[0]:g} {defocus[1]:g}: least and most underfocus, 100 to 100000 angstrom"
-        )
 
 
 def _library(

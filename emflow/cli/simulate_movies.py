@@ -7,6 +7,7 @@ import pandas as pd
 
 from emflow import __version__
 from emflow.cli.progress import command_line, say
+from emflow.cli.simulation import check_images, check_output
 from emflow.errors import SettingError
 from emflow.io.files import replacing, write_text
 from emflow.io.movies import write_tiff_movie
@@ -71,9 +72,11 @@ def simulate_movies(
     defocus
         Least and most underfocus in angstrom.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise SettingError(f"--output {output} is there already; choose another folder, or remove it")
-    _check(movies, shape, frames, pixel_size, exposure, diameter, coverage, drift, local, defocus)
+    check_output(output)
+    if movies < 1:
+        raise SettingError(f"--movies {movies}: at least 1")
+    check_images(shape, pixel_size, diameter, defocus, shortest_side=128)
+    _check(shape, frames, pixel_size, exposure, coverage, drift, local)
     from emflow.simulation.motion import evaluation_grid  # torch takes seconds
     from emflow.simulation.movies import simulate_movie
 
@@ -147,41 +150,24 @@ def _motion_table(
 
 
 def _check(
-    movies: int,
     shape: tuple[int, int],
     frames: int,
     pixel_size: float,
     exposure: float,
-    diameter: float,
     coverage: float,
     drift: float,
     local: float,
-    defocus: tuple[float, float],
 ) -> None:
-    """Refuse what no microscope gives."""
-    if movies < 1:
-        raise SettingError(f"--movies {movies}: at least 1")
-    if not all(128 <= side <= 16384 for side in shape):
-        raise SettingError(f"--shape {shape[0]} {shape[1]}: each side from 128 to 16384 pixels")
+    """Refuse movies that no camera gives."""
     if not 2 <= frames <= 1000:
         raise SettingError(f"--frames {frames}: from 2 to 1000")
-    if not 0.2 <= pixel_size <= 100:
-        raise SettingError(f"--pixel-size {pixel_size:g}: from 0.2 to 100 angstrom")
     if not 0.05 <= exposure * pixel_size**2 <= 100:
         raise SettingError(
             f"--exposure {exposure:g}: {exposure * pixel_size**2:g} electrons per pixel and frame; "
             "from 0.05 to 100, as 8 bits hold them"
-        )
-    if not 4 <= diameter / pixel_size <= min(shape):
-        raise SettingError(
-            f"--diameter {diameter:g}: {diameter / pixel_size:g} pixels; from 4 to the frame's shorter side"
         )
     if not 0 <= coverage <= 1:
         raise SettingError(f"--coverage {coverage:g}: from 0 to 1 of the area")
     for flag, value in (("--drift", drift), ("--local", local)):
         if not 0 <= value / pixel_size <= min(shape) / 4:
             raise SettingError(f"{flag} {value:g}: from 0 angstrom to a quarter of the frame's shorter side")
-    if not 100 <= defocus[0] <= defocus[1] <= 100_000:
-        raise SettingError(
-            f"--defocus {defocus[0]:g} {defocus[1]:g}: least and most underfocus, 100 to 100000 angstrom"
-        )
