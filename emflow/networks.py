@@ -106,6 +106,17 @@ class UNet(nn.Module):
                     module.second.weight.mul_(0.25)
             self.head.weight.mul_(0.1)
 
+    def encoder_and_rest(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the parameters up to the coarsest level, and those after it."""
+        encoder = [
+            parameter
+            for part in (self.stem, self.down_units, self.downs, self.bottom)
+            for parameter in part.parameters()
+        ]
+        return encoder, [
+            parameter for part in (self.ups, self.up_units, self.head) for parameter in part.parameters()
+        ]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, in_channels, h, w) to (n, out_channels, h, w); h and w are multiples of ``stride``."""
         x = functional.leaky_relu(self.stem(functional.pixel_unshuffle(x, FOLD)), SLOPE)

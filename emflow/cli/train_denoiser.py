@@ -1,14 +1,20 @@
 """``emflow train-denoiser``."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from emflow.cli.learning import Learning
+
+DEFAULT = Learning()
 
 
 def train_denoiser(
     *,
     output: Path,
-    steps: int = 4000,
-    batch: int = 8,
-    learning_rate: float = 2e-3,
+    steps: int = 2500,
+    learning: Annotated[Learning, Parameter(name="*")] = DEFAULT,
     seed: int = 17,
     channels: tuple[int, ...] = (16, 32, 64, 128),
     threads: int = 1,
@@ -24,13 +30,11 @@ def train_denoiser(
     Parameters
     ----------
     output
-        Folder for the model (model.safetensors, card.json), metrics.json, curve.csv and the checkpoint.
+        Folder for the model (model.safetensors, card.json), metrics.json, curves and the checkpoint.
     steps
         Steps of the optimiser.
-    batch
-        Crops of 256 x 256 pixels a step.
-    learning_rate
-        Highest rate of the schedule; a quarter of the default suits weights that --init-from brings.
+    learning
+        How it learns.
     seed
         Of everything random.
     channels
@@ -55,31 +59,29 @@ def train_denoiser(
     import torch
 
     from emflow.cli.progress import say
-    from emflow.cli.training import library_of, train, write_metrics
+    from emflow.cli.training import library_of, simulated, train, write_metrics
     from emflow.io.model import save_model
     from emflow.model_card import DENOISE
     from emflow.simulation import ParticleLibrary
     from emflow.training import denoiser
-    from emflow.training.loop import TrainingConfig
 
     torch.set_num_threads(threads)
-    config = TrainingConfig(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
+    config = learning.config(steps=steps, seed=seed)
     architecture = {"name": "UNet", "in_channels": 1, "out_channels": 1, "channels": list(channels)}
     library, sources = library_of(models)
-    network, made = train(
-        task=DENOISE,
-        architecture=architecture,
-        config=config,
-        make_sample=denoiser.DenoiserSamples(library),
-        make_batch=denoiser.denoiser_batch,
-        loss=denoiser.denoiser_loss,
-        scenes_per_step=batch / 8,
-        output=output,
-        workers=workers,
-        device=device,
-        init_from=init_from,
-        resume=resume,
-    )
+    samples = denoiser.DenoiserSamples(library)
+    with simulated(samples, denoiser.denoiser_batch, config, workers=workers) as material:
+        network, made = train(
+            task=DENOISE,
+            architecture=architecture,
+            config=config,
+            material=material,
+            loss=denoiser.denoiser_loss,
+            output=output,
+            device=device,
+            init_from=init_from,
+            resume=resume,
+        )
     say(DENOISE, "scoring")
     apart = ParticleLibrary("held_apart", procedural=120)
     card = replace(denoiser.new_card(architecture), training={**made, **sources})

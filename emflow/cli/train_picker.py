@@ -1,14 +1,24 @@
 """``emflow train-picker``."""
 
 from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from emflow.cli.learning import Learning
+
+DEFAULT = Learning()
+# As emflow.training.losses has them, which imports torch.
+LossName = Literal["cross_entropy", "dice", "dice_ce", "focal", "weighted_mse"]
 
 
 def train_picker(
     *,
     output: Path,
-    steps: int = 6000,
-    batch: int = 8,
-    learning_rate: float = 2e-3,
+    steps: int = 4000,
+    learning: Annotated[Learning, Parameter(name="*")] = DEFAULT,
+    heat_loss: LossName = "weighted_mse",
+    junk_loss: LossName = "dice_ce",
     seed: int = 17,
     channels: tuple[int, ...] = (16, 32, 64, 128),
     threads: int = 1,
@@ -24,13 +34,13 @@ def train_picker(
     Parameters
     ----------
     output
-        Folder for the model (model.safetensors, card.json), metrics.json, curve.csv and the checkpoint.
+        Folder for the model (model.safetensors, card.json), metrics.json, curves and the checkpoint.
     steps
         Steps of the optimiser.
-    batch
-        Crops of 256 x 256 pixels a step.
-    learning_rate
-        Highest rate of the schedule; a quarter of the default suits weights that --init-from brings.
+    learning
+        How it learns.
+    heat_loss, junk_loss
+        Of the heatmap of particles, and of the mask of contaminants.
     seed
         Of everything random.
     channels
@@ -51,35 +61,35 @@ def train_picker(
         Simulated micrographs for calibration, and as many for the scores.
     """
     from dataclasses import replace
+    from functools import partial
 
     import torch
 
     from emflow.cli.progress import say
-    from emflow.cli.training import library_of, train, write_metrics
+    from emflow.cli.training import library_of, simulated, train, write_metrics
+    from emflow.io.curves import write_reliability
     from emflow.io.model import save_model
     from emflow.model_card import PICK
     from emflow.simulation import ParticleLibrary
     from emflow.training import picker
-    from emflow.training.loop import TrainingConfig
 
     torch.set_num_threads(threads)
-    config = TrainingConfig(steps=steps, batch=batch, learning_rate=learning_rate, seed=seed)
+    config = learning.config(steps=steps, seed=seed)
     architecture = {"name": "UNet", "in_channels": 1, "out_channels": 2, "channels": list(channels)}
     library, sources = library_of(models)
-    network, made = train(
-        task=PICK,
-        architecture=architecture,
-        config=config,
-        make_sample=picker.PickerSamples(library),
-        make_batch=picker.picker_batch,
-        loss=picker.picker_loss,
-        scenes_per_step=batch / 8,
-        output=output,
-        workers=workers,
-        device=device,
-        init_from=init_from,
-        resume=resume,
-    )
+    with simulated(picker.PickerSamples(library), picker.picker_batch, config, workers=workers) as material:
+        network, made = train(
+            task=PICK,
+            architecture=architecture,
+            config=config,
+            material=material,
+            loss=partial(picker.picker_loss, heat_loss=heat_loss, junk_loss=junk_loss),
+            output=output,
+            device=device,
+            init_from=init_from,
+            resume=resume,
+        )
+    made["losses"] = {"heat": heat_loss, "junk": junk_loss}
     say(PICK, "calibrating and scoring")
     apart = [ParticleLibrary("held_apart", procedural=60, first=first) for first in (0, 60)]
     card = picker.calibrated(
@@ -92,6 +102,7 @@ def train_picker(
     )
     save_model(output, network, replace(card, scores=scores, notes=picker.NOTES))
     write_metrics(output, scores)
+    write_reliability(output, scores["reliability"], card.threshold)
     say(
         PICK,
         f"average precision {scores['strict_average_precision']}, best F1 {scores['strict_best_f1']} "

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,57 @@ from emflow.devices import choose_device
 from emflow.errors import SettingError
 from emflow.io.atomic_models import read_atomic_models
 from emflow.io.checkpoint import load_checkpoint, save_checkpoint
+from emflow.io.curves import write_curves
 from emflow.io.files import sha256, write_text
 from emflow.io.model import load_model
 from emflow.networks import UNet, build
 from emflow.simulation import ParticleLibrary
-from emflow.training.loop import Batch, TrainingConfig, TrainingState, fit, start
+from emflow.training.loop import Batch, TrainingConfig, TrainingState, fit, mean_loss, start
 from emflow.training.scenes import SceneStream
+
+# Batches that a training never learns from, by whose loss it is told how it goes.
+VALIDATION_BATCHES = 2
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a training learns from: the batch of a step, and batches that it never sees."""
+
+    batch_of_step: Callable[[int], Batch]
+    validation: Sequence[Batch]
+
+
+@contextmanager
+def simulated(
+    make_sample: Callable[[tuple[int, int]], Any],
+    make_batch: Callable[[Sequence[Any], int, np.random.Generator], Batch],
+    config: TrainingConfig,
+    *,
+    workers: int,
+) -> Iterator[Material]:
+    """Give simulated scenes to learn from, and other ones to validate with: none is in both."""
+    stream = SceneStream(
+        make_sample,
+        seed=config.seed,
+        window=8 * config.batch,
+        per_step=config.batch / 8,
+        workers=workers,
+    )
+
+    def batch_of_step(step: int) -> Batch:
+        random = np.random.default_rng((config.seed, step, 1))
+        return make_batch(stream.draw(step, config.batch), config.crop_pixels, random)
+
+    random = np.random.default_rng((config.seed, 7))
+    validation = []
+    for number in range(VALIDATION_BATCHES):
+        first = 2**31 + number * config.batch
+        apart = [make_sample((config.seed, first + index)) for index in range(config.batch)]
+        validation.append(make_batch(apart, config.crop_pixels, random))
+    try:
+        yield Material(batch_of_step, validation)
+    finally:
+        stream.close()
 
 
 def train(
@@ -28,12 +74,9 @@ def train(
     task: str,
     architecture: Mapping[str, Any],
     config: TrainingConfig,
-    make_sample: Callable[[tuple[int, int]], Any],
-    make_batch: Callable[[Sequence[Any], int, np.random.Generator], Batch],
+    material: Material,
     loss: Callable[[torch.Tensor, Batch], torch.Tensor],
-    scenes_per_step: float,
     output: Path,
-    workers: int,
     device: str,
     init_from: Path | None,
     resume: bool,
@@ -72,32 +115,34 @@ def train(
             plan.append([state.step, config.steps])
         hours_before = checkpoint["hours"]
         say(task, f"going on from step {state.step}")
-    stream = SceneStream(
-        make_sample, seed=config.seed, window=8 * config.batch, per_step=scenes_per_step, workers=workers
-    )
-
-    def batch_of_step(step: int) -> Batch:
-        random = np.random.default_rng((config.seed, step, 1))
-        return make_batch(stream.draw(step, config.batch), config.crop_pixels, random)
-
     started = time.monotonic()
 
     def hours() -> float:
         return hours_before + (time.monotonic() - started) / 3600
 
     def on_report(state: TrainingState, seconds: float) -> None:
-        step, mean, rate = state.curve[-1]
-        say(task, f"step {step}/{config.steps}, loss {mean:.4f}, rate {rate:.2e}, {seconds:.0f} s")
+        step, mean, rate, apart = state.curve[-1]
+        losses = f"loss {mean:.4f}, of scenes kept apart {apart:.4f}"
+        say(task, f"step {step}/{config.steps}, {losses}, rate {rate:.2e}, {seconds:.0f} s")
         kept = {"settings": settings, "hours": hours(), "plan": plan}
         save_checkpoint(output, {**state.to_dict(), **kept})
 
-    try:
-        fit(state, config, batch_of_step, loss, device=chosen, on_report=on_report)
-    finally:
-        stream.close()
+    fit(
+        state,
+        config,
+        material.batch_of_step,
+        loss,
+        device=chosen,
+        validate=lambda average: mean_loss(average, material.validation, loss),
+        on_report=on_report,
+    )
+    write_curves(output, state.curve)
+    if state.step < config.steps:
+        say(task, f"no gain in {config.patience} reports: stopped after {state.step} of {config.steps} steps")
     made = {
         "command": command_line(),
         "config": settings,
+        "steps_done": state.step,
         "steps_planned_from_step": plan,
         "seed": config.seed,
         "hours": round(hours(), 2),

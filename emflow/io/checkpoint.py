@@ -16,8 +16,8 @@ def save_checkpoint(folder: Path, content: dict[str, Any]) -> None:
     """Write ``checkpoint.pt`` and, from its curve, ``curve.csv``; each appears whole."""
     with replacing(folder / CHECKPOINT) as partial:
         torch.save(content, partial)
-    rows = [f"{step},{loss:.6g},{rate:.6g}" for step, loss, rate in content["curve"]]
-    write_text(folder / CURVE, "\n".join(["step,loss,learning_rate", *rows]) + "\n")
+    rows = [f"{step}," + ",".join(f"{value:.6g}" for value in values) for step, *values in content["curve"]]
+    write_text(folder / CURVE, "\n".join(["step,loss,learning_rate,loss_kept_apart", *rows]) + "\n")
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from torch.nn import functional
 
 from emflow.model_card import PICK, Calibration, ModelCard
 from emflow.networks import UNet
@@ -38,6 +37,7 @@ from emflow.training.augment import (
     random_symmetry,
 )
 from emflow.training.loop import Batch
+from emflow.training.losses import LOSSES, LossName
 
 PIXELS_PER_DIAMETER = 24.0
 # Standard deviation of the target's Gaussian: wide enough to learn from, narrow enough to tell neighbours.
@@ -122,19 +122,22 @@ def picker_batch(samples: Sequence[PickerSample], crop_pixels: int, random: np.r
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(targets))
 
 
-def picker_loss(answer: torch.Tensor, batch: Batch) -> torch.Tensor:
+def picker_loss(
+    answer: torch.Tensor,
+    batch: Batch,
+    *,
+    heat_loss: LossName = "weighted_mse",
+    junk_loss: LossName = "dice_ce",
+) -> torch.Tensor:
     """Return the loss of logits (n, 2, h, w): heat and junk.
 
-    Heat: ``(sigmoid(p) - y)^2 (y + 0.1)``, over the sum of ``y + 0.1``, and half of that where junk is. Junk:
-    cross-entropy and one minus Dice in equal parts, weighted with 0.1.
+    Heat: by default ``(sigmoid(p) - y)^2 (y + 0.1)`` over the sum of ``y + 0.1``, and half of that where junk
+    is. Junk: by default cross-entropy and one minus Dice in equal parts, weighted with 0.1.
     """
     heat, junk = batch[1][:, 0], batch[1][:, 1]
     weight = (heat + BACKGROUND_WEIGHT) * (1 - (1 - HEAT_WEIGHT_ON_JUNK) * junk)
-    heat_loss = (weight * (torch.sigmoid(answer[:, 0]) - heat).square()).sum() / weight.sum().clamp(min=1)
-    cross_entropy = functional.binary_cross_entropy_with_logits(answer[:, 1], junk)
-    probability = torch.sigmoid(answer[:, 1])
-    dice = (2 * (probability * junk).sum() + 1) / (probability.sum() + junk.sum() + 1)
-    return heat_loss + JUNK_WEIGHT * 0.5 * (cross_entropy + 1 - dice)
+    loss = LOSSES[heat_loss](answer[:, 0], heat, weight)
+    return loss + JUNK_WEIGHT * LOSSES[junk_loss](answer[:, 1], junk, torch.ones_like(junk))
 
 
 def held_apart_scenes(

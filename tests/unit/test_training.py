@@ -1,11 +1,14 @@
+import copy
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit
 
+from emflow.cli.learning import Learning
 from emflow.cli.train_denoiser import train_denoiser
 from emflow.cli.train_picker import train_picker
 from emflow.errors import SettingError
@@ -14,7 +17,7 @@ from emflow.io.model import load_model
 from emflow.networks import UNet, build
 from emflow.training.augment import random_crop, random_flattening, random_radial_gain, random_symmetry
 from emflow.training.denoiser import denoiser_loss
-from emflow.training.loop import TrainingConfig, fit, one_cycle, start
+from emflow.training.loop import TrainingConfig, fit, learning_rate, mean_loss, start
 from emflow.training.picker import fit_calibration, picker_loss, target_heat
 from emflow.training.scenes import SceneStream
 
@@ -36,11 +39,11 @@ def test_picker_loss_by_hand():
     assert picker_loss(answer, (target, target)).item() == pytest.approx(heat + 0.1 * 0.5 * junk)
 
 
-def test_picker_loss_counts_heat_on_junk_a_tenth():
+def test_picker_loss_counts_heat_on_junk_half():
     target = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])
     answer = torch.tensor([[[[30.0, 30.0]], [[-30.0, 30.0]]]])
-    # The centre is right, the junk is right, and the one error stands on junk: weight 0.01 of 1.11.
-    assert picker_loss(answer, (target, target)).item() == pytest.approx(0.01 / 1.11, rel=1e-3)
+    # The centre is right, the junk is right, and the one error stands on junk: weight 0.05 of 1.15.
+    assert picker_loss(answer, (target, target)).item() == pytest.approx(0.05 / 1.15, rel=1e-3)
 
 
 def test_denoiser_loss_by_hand():
@@ -55,7 +58,7 @@ def test_denoiser_loss_by_hand():
 
 def test_one_cycle_rises_and_falls():
     config = TrainingConfig(steps=100, learning_rate=1.0)
-    rates = [one_cycle(step, config) for step in range(101)]
+    rates = [learning_rate(step, config) for step in range(101)]
     assert rates[0] == pytest.approx(0.04)
     assert rates[10] == pytest.approx(1.0)
     assert rates[100] == pytest.approx(0.01)
@@ -136,8 +139,9 @@ def toy_state(config: TrainingConfig):
 
 def test_twenty_steps_lower_the_loss_and_resuming_changes_nothing():
     config = TrainingConfig(steps=20, batch=4, crop_pixels=32, learning_rate=5e-3)
+    validate = partial(mean_loss, batches=[toy_batch(1000)], loss_of=toy_loss)
     whole = toy_state(config)
-    fit(whole, config, toy_batch, toy_loss, report_every=5)
+    fit(whole, config, toy_batch, toy_loss, validate=validate, report_every=5)
     assert [row[0] for row in whole.curve] == [5, 10, 15, 20]
     assert whole.curve[-1][1] < 0.7 * whole.curve[0][1]
 
@@ -148,17 +152,23 @@ def test_twenty_steps_lower_the_loss_and_resuming_changes_nothing():
 
     def stop_at_ten(state, _seconds):
         if state.step == 10:
-            import copy
-
             saved.update(copy.deepcopy(state.to_dict()))
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        fit(toy_state(config), config, toy_batch, toy_loss, report_every=5, on_report=stop_at_ten)
+        fit(
+            toy_state(config),
+            config,
+            toy_batch,
+            toy_loss,
+            validate=validate,
+            report_every=5,
+            on_report=stop_at_ten,
+        )
     torch.manual_seed(77)
     resumed = start(UNet(1, 1, (4, 8)), config)
     resumed.restore(saved)
-    fit(resumed, config, toy_batch, toy_loss, report_every=5)
+    fit(resumed, config, toy_batch, toy_loss, validate=validate, report_every=5)
     assert resumed.curve == whole.curve
     for kind in ("network", "average"):
         for name, tensor in getattr(whole, kind).state_dict().items():
@@ -182,12 +192,78 @@ def test_a_loss_that_is_not_finite_is_skipped_then_refused():
 def test_settings_that_cannot_work_are_refused():
     with pytest.raises(SettingError, match="steps must be positive"):
         TrainingConfig(steps=0)
+    with pytest.raises(SettingError, match="encoder_rate must not be negative"):
+        TrainingConfig(encoder_rate=-0.1)
+    with pytest.raises(SettingError, match="average_decay"):
+        TrainingConfig(average_decay=1.0)
+
+
+def test_the_encoder_waits_and_then_learns_slowly():
+    config = TrainingConfig(
+        steps=4, learning_rate=1e-2, schedule="constant", encoder_frozen_steps=2, encoder_rate=0.1
+    )
+    state = toy_state(config)
+    before = copy.deepcopy(state.network.state_dict())
+
+    def moved(name):
+        return float((state.network.state_dict()[name] - before[name]).abs().max())
+
+    fit(state, replace(config, steps=2), toy_batch, toy_loss)
+    assert moved("stem.weight") == moved("bottom.0.first.weight") == 0.0
+    assert moved("head.weight") > 0
+    fit(state, config, toy_batch, toy_loss)
+    # AdamW moves a weight by about the rate a step.
+    assert 0.0005 < moved("stem.weight") < 0.0035
+    assert moved("head.weight") > 0.02
+    encoder, rest = state.network.encoder_and_rest()
+    assert len(encoder) + len(rest) == len(list(state.network.parameters()))
+
+
+def test_training_stops_when_nothing_is_gained_and_keeps_the_best():
+    config = TrainingConfig(steps=100, patience=2, learning_rate=1e-2)
+    state = toy_state(config)
+    losses = iter([3.0, 1.0, 2.0, math.nan, 0.0])
+    kept = []
+
+    def validate(average):
+        kept.append(copy.deepcopy(average.state_dict()))
+        return next(losses)
+
+    fit(state, config, toy_batch, toy_loss, validate=validate, report_every=5)
+    assert state.step == 20
+    for name, tensor in state.average.state_dict().items():
+        assert torch.equal(tensor, kept[1][name])
+    resumed = toy_state(config)
+    resumed.restore(state.to_dict())
+    fit(resumed, config, toy_batch, toy_loss)
+    assert resumed.step == 20
+
+
+def test_the_validation_loss_is_the_mean_over_batches():
+    network = UNet(1, 1, (4, 8)).eval()
+    batches = [toy_batch(step) for step in range(3)]
+    by_hand = np.mean([float(toy_loss(network(batch[0]), batch).detach()) for batch in batches])
+    assert mean_loss(network, batches, toy_loss) == pytest.approx(by_hand)
+    assert math.isnan(mean_loss(network, [], toy_loss))
+
+
+SMALL = {
+    "learning": Learning(batch=1), "channels": (4, 6, 8), "workers": 0, "scenes": 2, "device": "cpu"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("picker")
-    train_picker(output=folder, steps=4, batch=1, channels=(4, 6, 8), workers=0, scenes=2, device="cpu")
+    train_picker(
+        output=folder,
+        steps=4,
+        learning=Learning(batch=1),
+        channels=(4, 6, 8),
+        workers=0,
+        scenes=2,
+        device="cpu",
+    )
     return folder
 
 
@@ -197,15 +273,15 @@ def test_the_picker_command_leaves_a_whole_model(small_run):
     assert card.training["seed"] == 17
     assert card.training["data"] == "simulated, procedural shapes alone"
     assert set(card.scores) > {"strict_average_precision", "reliability"}
-    assert (small_run / "curve.csv").read_text().startswith("step,loss,learning_rate\n4,")
-    assert (small_run / "metrics.json").is_file()
+    assert (small_run / "curve.csv").read_text().startswith("step,loss,learning_rate,loss_kept_apart\n4,")
+    for name in ("metrics.json", "curves.png", "reliability.png"):
+        assert (small_run / name).is_file()
 
 
 def test_a_run_goes_on_from_its_checkpoint_or_says_why_not(small_run):
-    settings = {"output": small_run, "channels": (4, 6, 8), "workers": 0, "scenes": 2, "device": "cpu"}
     with pytest.raises(SettingError, match="other settings"):
-        train_picker(steps=4, batch=2, resume=True, **settings)
-    train_picker(steps=6, batch=1, resume=True, **settings)
+        train_picker(output=small_run, steps=4, resume=True, **{**SMALL, "learning": Learning(batch=2)})
+    train_picker(output=small_run, steps=6, resume=True, **SMALL)
     checkpoint = load_checkpoint(small_run)
     assert checkpoint is not None
     assert [row[0] for row in checkpoint["curve"]] == [4, 6]
@@ -220,10 +296,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
 
 def test_starting_from_a_model(small_run, tmp_path):
     network, _ = load_model(small_run, "pick")
-    train_picker(
-        output=tmp_path, steps=1, batch=1, channels=(4, 6, 8), workers=0, scenes=2, device="cpu",
-        init_from=small_run,
-    )  # fmt: skip
+    train_picker(output=tmp_path, steps=1, init_from=small_run, **SMALL)
     trained, card = load_model(tmp_path, "pick")
     torch.manual_seed(17)
     fresh = build(card.architecture)
@@ -238,7 +311,15 @@ def test_starting_from_a_model(small_run, tmp_path):
 
 
 def test_the_denoiser_command_leaves_a_whole_model(tmp_path):
-    train_denoiser(output=tmp_path, steps=2, batch=1, channels=(4, 6, 8), workers=0, scenes=2, device="cpu")
+    train_denoiser(
+        output=tmp_path,
+        steps=2,
+        learning=Learning(batch=1),
+        channels=(4, 6, 8),
+        workers=0,
+        scenes=2,
+        device="cpu",
+    )
     _, card = load_model(tmp_path, "denoise")
     assert card.pixel_size_angstrom == 5.0
     assert "gain_over_best_gaussian_decibel" in card.scores
