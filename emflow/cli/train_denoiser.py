@@ -13,6 +13,8 @@ DEFAULT = Learning()
 def train_denoiser(
     *,
     output: Path,
+    halves: Path | None = None,
+    micrographs: Path | None = None,
     steps: int = 2500,
     learning: Annotated[Learning, Parameter(name="*")] = DEFAULT,
     seed: int = 17,
@@ -25,12 +27,22 @@ def train_denoiser(
     resume: bool = False,
     scenes: int = 60,
 ) -> None:
-    """Train a denoiser on simulated micrographs and score it on shapes held apart.
+    """Train a denoiser on simulated micrographs, or on your own, and score it on what was held apart.
+
+    Your own need no truth: with --halves the sum of odd frames is the target of that of even frames and the
+    other way round. Without halves, --micrographs hides single pixels; where neighbouring pixels share noise
+    (dose-weighted, interpolated or filtered sums) that learns the noise, and the shipped denoiser is better:
+    the command says so when it is. Either starts best from --init-from denoiser.
 
     Parameters
     ----------
     output
         Folder for the model (model.safetensors, card.json), metrics.json, curves and the checkpoint.
+    halves
+        Folder with NAME_even.mrc and NAME_odd.mrc, or a STAR with rlnMicrographNameEven and
+        rlnMicrographNameOdd.
+    micrographs
+        Folder of single micrographs, or a STAR with rlnMicrographName.
     steps
         Steps of the optimiser.
     learning
@@ -48,19 +60,21 @@ def train_denoiser(
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
     init_from
-        Model folder to start from instead of random weights.
+        Model folder, or a shipped model's name, to start from instead of random weights.
     resume
         Go on from the checkpoint in the output folder, if there is one.
     scenes
         Simulated micrographs for the scores.
     """
     from dataclasses import replace
+    from functools import partial
 
     import torch
 
+    from emflow.cli.own_micrographs import own_material
     from emflow.cli.progress import say
     from emflow.cli.training import library_of, simulated, train, write_metrics
-    from emflow.io.model import save_model
+    from emflow.io.model import load_model, save_model, shipped_model
     from emflow.model_card import DENOISE
     from emflow.simulation import ParticleLibrary
     from emflow.training import denoiser
@@ -68,26 +82,49 @@ def train_denoiser(
     torch.set_num_threads(threads)
     config = learning.config(steps=steps, seed=seed)
     architecture = {"name": "UNet", "in_channels": 1, "out_channels": 1, "channels": list(channels)}
-    library, sources = library_of(models)
-    samples = denoiser.DenoiserSamples(library)
-    with simulated(samples, denoiser.denoiser_batch, config, workers=workers) as material:
-        network, made = train(
-            task=DENOISE,
-            architecture=architecture,
-            config=config,
-            material=material,
-            loss=denoiser.denoiser_loss,
-            output=output,
-            device=device,
-            init_from=init_from,
-            resume=resume,
-        )
+    learn = partial(
+        train,
+        task=DENOISE,
+        architecture=architecture,
+        config=config,
+        output=output,
+        device=device,
+        init_from=init_from,
+        resume=resume,
+    )
+    own = None
+    if halves is not None or micrographs is not None:
+        own = own_material(halves, micrographs, config)
+        sources = own.data
+        network, made = learn(material=own.material, loss=own.loss)
+    else:
+        library, sources = library_of(models)
+        samples = denoiser.DenoiserSamples(library)
+        with simulated(samples, denoiser.denoiser_batch, config, workers=workers) as material:
+            network, made = learn(material=material, loss=denoiser.denoiser_loss)
     say(DENOISE, "scoring")
     apart = ParticleLibrary("held_apart", procedural=120)
     card = replace(denoiser.new_card(architecture), training={**made, **sources})
     scores = denoiser.evaluate_denoiser(
         network, card, denoiser.held_apart_pairs(apart, denoiser.RANGES, count=scenes, seed=seed + 1)
     )
-    save_model(output, network, replace(card, scores=scores, notes=denoiser.NOTES))
+    notes = denoiser.NOTES
+    if own is not None:
+        shipped, _ = load_model(shipped_model("denoiser"), DENOISE)
+        scores = {"own_micrographs": own.scores(network, shipped, card), "simulated": scores}
+        notes = OWN_NOTES
+    save_model(output, network, replace(card, scores=scores, notes=notes))
     write_metrics(output, scores)
-    say(DENOISE, f"gain over the best Gaussian {scores['gain_over_best_gaussian_decibel']} dB")
+    if own is None:
+        say(DENOISE, f"gain over the best Gaussian {scores['gain_over_best_gaussian_decibel']} dB")
+        return
+    losses = scores["own_micrographs"]
+    say(DENOISE, f"loss {losses['loss']}, of the shipped denoiser {losses['loss_of_shipped_denoiser']}")
+    if losses["loss"] >= losses["loss_of_shipped_denoiser"]:
+        say(DENOISE, "the shipped denoiser does as well or better on the micrographs kept apart: use it")
+
+
+OWN_NOTES = (
+    "Works at 5 A a pixel; protein dark. Trained on one user's micrographs, without truth: for micrographs "
+    "like them. For eyes and for picking: particles are extracted from the micrograph as recorded."
+)

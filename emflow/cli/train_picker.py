@@ -54,7 +54,7 @@ def train_picker(
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
     init_from
-        Model folder to start from instead of random weights.
+        Model folder, or a shipped model's name, to start from instead of random weights.
     resume
         Go on from the checkpoint in the output folder, if there is one.
     scenes

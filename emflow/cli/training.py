@@ -20,6 +20,7 @@ from emflow.io.curves import write_curves
 from emflow.io.files import sha256, write_text
 from emflow.io.model import load_model
 from emflow.networks import UNet, build
+from emflow.resources import model_folder
 from emflow.simulation import ParticleLibrary
 from emflow.training.loop import Batch, TrainingConfig, TrainingState, fit, mean_loss, start
 from emflow.training.scenes import SceneStream
@@ -92,7 +93,8 @@ def train(
     torch.manual_seed(config.seed)
     network = build(architecture)
     if init_from is not None:
-        parent, card = load_model(init_from, task)
+        here = (init_from / "card.json").is_file()
+        parent, card = load_model(init_from if here else model_folder(str(init_from)), task)
         if dict(card.architecture) != dict(architecture):
             raise SettingError(
                 f"{init_from}: its channels are {card.architecture['channels']}; give --channels alike"

@@ -110,7 +110,7 @@ def denoiser_loss(answer: torch.Tensor, batch: Batch) -> torch.Tensor:
     and strong, and a network that gets just them right would be a Gaussian filter.
     """
     clean = batch[1]
-    return _relative_error(answer, clean) + _relative_error(_detail(answer), _detail(clean))
+    return _relative_error(answer, clean) + _relative_error(detail_of(answer), detail_of(clean))
 
 
 def _relative_error(answer: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -118,7 +118,8 @@ def _relative_error(answer: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     return (error / (clean.square().mean(dim=(1, 2, 3)) + SQUARE_FLOOR)).mean()
 
 
-def _detail(images: torch.Tensor) -> torch.Tensor:
+def detail_of(images: torch.Tensor) -> torch.Tensor:
+    """Return images (n, 1, h, w) without their average over some 16 pixels (80 A)."""
     small = functional.avg_pool2d(images, SMOOTH_PIXELS)
     smooth = functional.interpolate(small, scale_factor=SMOOTH_PIXELS, mode="bilinear", align_corners=False)
     return images - smooth
