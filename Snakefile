@@ -19,6 +19,12 @@ rule all:
         DENOISED,
 
 
+rule train_models:
+    """The models that ship, made anew from simulation; no session is needed."""
+    input:
+        expand("models/{model}/card.json", model=["picker", "denoiser"]),
+
+
 include: "workflow/rules/ingest.smk"
 include: "workflow/rules/motion.smk"
 include: "workflow/rules/ctf.smk"
@@ -27,3 +33,4 @@ include: "workflow/rules/denoise.smk"
 include: "workflow/rules/pick.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/train.smk"

@@ -12,5 +12,7 @@ REVISIONS = MappingProxyType(
         "pick": 1,
         "export_relion": 1,
         "summarise": 1,
+        "train_denoiser": 1,
+        "train_picker": 1,
     }
 )

@@ -25,6 +25,7 @@ def train_denoiser(
     models: Path | None = None,
     init_from: Path | None = None,
     resume: bool = False,
+    restart: bool = False,
     scenes: int = 60,
 ) -> None:
     """Train a denoiser on simulated micrographs, or on your own, and score it on what was held apart.
@@ -63,6 +64,8 @@ def train_denoiser(
         Model folder, or a shipped model's name, to start from instead of random weights.
     resume
         Go on from the checkpoint in the output folder, if there is one.
+    restart
+        With --resume, start from nothing where that checkpoint was made with other settings or data.
     scenes
         Simulated micrographs for the scores.
     """
@@ -91,20 +94,20 @@ def train_denoiser(
         device=device,
         init_from=init_from,
         resume=resume,
+        restart=restart,
     )
     own = None
     if halves is not None or micrographs is not None:
         own = own_material(halves, micrographs, config)
-        sources = own.data
-        network, made = learn(material=own.material, loss=own.loss)
+        network, made = learn(material=own.material, loss=own.loss, sources=own.data)
     else:
         library, sources = library_of(models)
         samples = denoiser.DenoiserSamples(library)
         with simulated(samples, denoiser.denoiser_batch, config, workers=workers) as material:
-            network, made = learn(material=material, loss=denoiser.denoiser_loss)
+            network, made = learn(material=material, loss=denoiser.denoiser_loss, sources=sources)
     say(DENOISE, "scoring")
     apart = ParticleLibrary("held_apart", procedural=120)
-    card = replace(denoiser.new_card(architecture), training={**made, **sources})
+    card = replace(denoiser.new_card(architecture), training=made)
     scores = denoiser.evaluate_denoiser(
         network, card, denoiser.held_apart_pairs(apart, denoiser.RANGES, count=scenes, seed=seed + 1)
     )

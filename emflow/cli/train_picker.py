@@ -27,6 +27,7 @@ def train_picker(
     models: Path | None = None,
     init_from: Path | None = None,
     resume: bool = False,
+    restart: bool = False,
     scenes: int = 160,
 ) -> None:
     """Train a picker on simulated micrographs, calibrate it, and score it on shapes held apart.
@@ -57,6 +58,8 @@ def train_picker(
         Model folder, or a shipped model's name, to start from instead of random weights.
     resume
         Go on from the checkpoint in the output folder, if there is one.
+    restart
+        With --resume, start from nothing where that checkpoint was made with other settings or data.
     scenes
         Simulated micrographs for calibration, and as many for the scores.
     """
@@ -88,13 +91,14 @@ def train_picker(
             device=device,
             init_from=init_from,
             resume=resume,
+            restart=restart,
+            sources={**sources, "losses": {"heat": heat_loss, "junk": junk_loss}},
         )
-    made["losses"] = {"heat": heat_loss, "junk": junk_loss}
     say(PICK, "calibrating and scoring")
     apart = [ParticleLibrary("held_apart", procedural=60, first=first) for first in (0, 60)]
     card = picker.calibrated(
         network,
-        replace(picker.new_card(architecture), training={**made, **sources}),
+        replace(picker.new_card(architecture), training=made),
         picker.held_apart_scenes(apart[0], picker.RANGES, count=scenes, seed=seed + 1),
     )
     scores = picker.evaluate_picker(

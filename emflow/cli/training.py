@@ -81,6 +81,8 @@ def train(
     device: str,
     init_from: Path | None,
     resume: bool,
+    restart: bool,
+    sources: Mapping[str, Any],
 ) -> tuple[UNet, dict[str, Any]]:
     """Train a network, with checkpoints and a curve in ``output``.
 
@@ -105,12 +107,18 @@ def train(
     # From which step on the schedule was laid out for how many steps.
     plan = [[0, config.steps]]
     settings = asdict(config)
-    if resume and (checkpoint := load_checkpoint(output)) is not None:
-        # More or fewer steps are a new schedule for the rest; anything else would be another training.
-        if {**checkpoint["settings"], "steps": config.steps} != settings:
+    made_with = {**settings, **sources}
+    checkpoint = load_checkpoint(output) if resume else None
+    # More or fewer steps are a new schedule for the rest; anything else would be another training.
+    if checkpoint is not None and {**checkpoint["made_with"], "steps": config.steps} != made_with:
+        if not restart:
             raise SettingError(
-                f"{output}: its checkpoint was made with other settings; use the same, or another --output"
+                f"{output}: its checkpoint was made with other settings or data; use the same, or another "
+                "--output"
             )
+        say(task, "the checkpoint was made with other settings or data: starting from nothing")
+        checkpoint = None
+    if checkpoint is not None:
         state.restore(checkpoint)
         plan = [list(stretch) for stretch in checkpoint["plan"]]
         if plan[-1][1] != config.steps:
@@ -126,7 +134,7 @@ def train(
         step, mean, rate, apart = state.curve[-1]
         losses = f"loss {mean:.4f}, of scenes kept apart {apart:.4f}"
         say(task, f"step {step}/{config.steps}, {losses}, rate {rate:.2e}, {seconds:.0f} s")
-        kept = {"settings": settings, "hours": hours(), "plan": plan}
+        kept = {"made_with": made_with, "hours": hours(), "plan": plan}
         save_checkpoint(output, {**state.to_dict(), **kept})
 
     fit(
@@ -152,6 +160,7 @@ def train(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "parent_sha256": card.weights_sha256 if init_from is not None else None,
+        **sources,
     }
     return state.average.cpu(), made
 

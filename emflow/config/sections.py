@@ -152,6 +152,26 @@ class Summarise(Section):
     )
 
 
+class Train(Section):
+    """train_models: the models that ship, made anew from simulation; nothing of it concerns sessions."""
+
+    atomic_models: str | None = Field(
+        None, description="Folder of atomic models (mmCIF, PDB) to simulate; null: made-up shapes alone."
+    )
+    picker_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        4000, description="Steps of the picker's training; 4000 take some 2 hours on 2 CPU cores."
+    )
+    denoiser_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        2500, description="Steps of the denoiser's training."
+    )
+    scenes: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        160, description="Simulated micrographs that a model is scored on, and a picker calibrated with."
+    )
+    seed: Annotated[int, Field(ge=0, le=2**31)] = Field(
+        17, description="Of all that is drawn at random in training."
+    )
+
+
 class Config(Section):
     """config/config.yaml: the science of a run, a section per stage."""
 
@@ -166,3 +186,4 @@ class Config(Section):
     pick: Pick = Pick()
     export: Export = Export()
     summarise: Summarise = Summarise()
+    train: Train = Train()

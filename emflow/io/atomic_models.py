@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from emflow.errors import BadInputError, SettingError
+from emflow.io.atomic_model_files import atomic_model_files
 from emflow.simulation.atoms import structure_from_atoms
 from emflow.simulation.shapes import Structure
-
-SUFFIXES = (".pdb", ".ent", ".cif", ".pdb.gz", ".ent.gz", ".cif.gz")
 
 
 def read_atomic_model(path: Path) -> Structure:
@@ -57,7 +56,7 @@ def read_atomic_model(path: Path) -> Structure:
 
 
 def read_atomic_models(folder: Path) -> list[tuple[Structure, Path]]:
-    """Read every model in a folder and those below it, with its file; of two of one name the first counts.
+    """Read the models of `atomic_model_files`, each with its file.
 
     Raises
     ------
@@ -66,12 +65,4 @@ def read_atomic_models(folder: Path) -> list[tuple[Structure, Path]]:
     BadInputError
         If a model cannot be read.
     """
-    if not folder.is_dir():
-        raise SettingError(f"--models {folder} is not a folder")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.name.lower().endswith(SUFFIXES):
-            found.setdefault(path.name.split(".")[0].lower(), path)
-    if not found:
-        raise SettingError(f"--models {folder} has no file ending in {', '.join(SUFFIXES)}")
-    return [(read_atomic_model(found[name]), found[name]) for name in sorted(found)]
+    return [(read_atomic_model(path), path) for path in atomic_model_files(folder).values()]

@@ -53,8 +53,14 @@ class Plan:
         return [name for name, session in self.sessions.items() if session.movies is None]
 
 
-def read_plan() -> Plan:
+def read_plan(*, needs_sessions: bool = True) -> Plan:
     """Read the plan of the folder that snakemake runs in.
+
+    Parameters
+    ----------
+    needs_sessions
+        Whether to refuse a folder that has no session, or one that lists no input: models are trained
+        without.
 
     Raises
     ------
@@ -62,7 +68,7 @@ def read_plan() -> Plan:
         If a setting is wrong, a model is absent, or a session lists no input.
     """
     config = read_config()
-    sessions = {session.session: session for session in read_sessions()}
+    sessions = {session.session: session for session in read_sessions(may_be_none=not needs_sessions)}
     rows = read_inputs()
     batches: dict[str, dict[str, Batch]] = {name: {} for name in sessions}
     for (session, batch), group in groupby(rows, key=lambda row: (row.session, row.batch)):
@@ -72,7 +78,7 @@ def read_plan() -> Plan:
             frames = max(member.frames for member in members)
             batches[session][batch] = Batch(batch_digest(members), len(members), size, frames)
     for name, listed in batches.items():
-        if not listed:
+        if not listed and needs_sessions:
             raise SettingError(f"{INPUTS}: lists no file of session {name}; run emflow scan")
     files = {
         name: {

@@ -36,8 +36,8 @@ def read_config(path: Path = CONFIG) -> Config:
     return parse_config(values or {}, str(path))
 
 
-def read_sessions(path: Path = SESSIONS) -> list[Session]:
-    """Read and check sessions.tsv.
+def read_sessions(path: Path = SESSIONS, *, may_be_none: bool = False) -> list[Session]:
+    """Read and check sessions.tsv, which must list a session unless there ``may_be_none``.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def read_sessions(path: Path = SESSIONS) -> list[Session]:
         if None in record or None in record.values():
             raise SettingError(f"{path}: a row has not as many cells as the header; separate them by tabs")
     sessions = [parse_session(record, f"{path} row {n}") for n, record in enumerate(records, 1)]
-    if not sessions:
+    if not sessions and not may_be_none:
         raise SettingError(f"{path}: lists no session; add a row, or make a session folder with emflow init")
     names = [session.session for session in sessions]
     twice = sorted({name for name in names if names.count(name) > 1})

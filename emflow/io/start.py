@@ -49,13 +49,15 @@ class Call:
     """What snakemake was called for, its profiles included.
 
     ``runs`` is False when it only looks or tidies up, and ``dry`` is True for a dry run, which does not run
-    either. ``jobname_prefix`` is that of jobs in a queue, None when they run here.
+    either. ``jobname_prefix`` is that of jobs in a queue, None when they run here. ``trains`` is True when
+    all that is asked for is to train models, which needs no session.
     """
 
     runs: bool
     dry: bool
     jobs_run_here: bool
     jobname_prefix: str | None
+    trains: bool = False
 
 
 def read_call(arguments: Sequence[str] | None = None) -> Call:
@@ -82,6 +84,7 @@ def read_call(arguments: Sequence[str] | None = None) -> Call:
         dry=bool(options.dryrun) and not looks,
         jobs_run_here=local,
         jobname_prefix=None if local else prefix if isinstance(prefix, str) else "",
+        trains=bool(options.targets) and all(target.startswith("train_") for target in options.targets),
     )
 
 

@@ -51,7 +51,7 @@ def planned(folder: Path, *flags: str) -> dict[str, int]:
         return {}
     counts = {name: int(count) for name, count in (line.split() for line in table[1].strip().splitlines())}
     # The targets themselves start nothing.
-    return {name: count for name, count in counts.items() if name not in ("all", "default")}
+    return {name: count for name, count in counts.items() if name not in ("all", "default", "train_models")}
 
 
 def write_micrograph(path: Path, seed: int, shape: tuple[int, int] = (256, 256)) -> None:

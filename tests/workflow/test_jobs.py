@@ -55,6 +55,12 @@ CONFIG_CHANGES = {
     "export.threshold": (0.3, EXPORT_ON),
     "export.max_failed_fraction": (0.2, EXPORT_ON),
     "summarise.overlays": (3, {"summarise": 1}),
+    # Of no session: tests/workflow/test_train_models.py has what they run.
+    "train.atomic_models": ("elsewhere", {}),
+    "train.picker_steps": (5, {}),
+    "train.denoiser_steps": (5, {}),
+    "train.scenes": (5, {}),
+    "train.seed": (5, {}),
 }
 SESSION_CHANGES = {
     "session": ("renamed", None),  # another session: it lists no file, and the run is refused

@@ -21,9 +21,10 @@ def refuse(error):
 
 
 try:
-    PLAN = read_plan()
-    if workflow.is_main_process:
-        CALL = read_call()
+    CALL = read_call() if workflow.is_main_process else None
+    # Models are trained without a session, and a job needs no more than its master did.
+    PLAN = read_plan(needs_sessions=CALL is not None and not CALL.trains)
+    if CALL is not None:
         check_machine(PLAN, jobs_run_here=CALL.jobs_run_here)
         begin(CALL, config)
     MODEL_SHA256 = {

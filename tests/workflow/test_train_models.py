@@ -1,0 +1,116 @@
+"""`snakemake train_models`: which trainings it starts, with what, and what starts them again."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow.conftest import command, planned
+
+from emflow.io.model import check_model
+from emflow.resources import pipeline_root
+
+BOTH = {"train_denoiser": 1, "train_picker": 1}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return fill(tmp_path)
+
+
+def fill(tmp_path: Path) -> Path:
+    """Make a folder with the pipeline's own settings, and no session."""
+    shutil.copytree(pipeline_root() / "config", tmp_path / "config")
+    (tmp_path / "Snakefile").write_text(f'include: "{pipeline_root() / "Snakefile"}"\n')
+    (tmp_path / "structures").mkdir()
+    for name, distance in (("1abc", 20.0), ("2def", 30.0)):
+        (tmp_path / "structures" / f"{name}.pdb").write_text(structure(distance))
+    return tmp_path
+
+
+def structure(distance: float) -> str:
+    """Return a PDB file of a square of four clumps of carbon atoms."""
+    line = "ATOM  {n:5d}  CA  ALA A{n:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00 30.00           C"
+    corners = [(x, y) for x in (0, 1) for y in (0, 1)]
+    return "\n".join(
+        line.format(n=4 * n + m + 1, x=distance * x + 3 * n, y=distance * y, z=3.0 * n)
+        for n in range(10)
+        for m, (x, y) in enumerate(corners)
+    )
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, its models trained, if only for a step; copy it before you touch it."""
+    parent = fill(tmp_path_factory.mktemp("train_models"))
+    change(parent, atomic_models="structures", picker_steps=1, denoiser_steps=1, scenes=1)
+    command(parent, "snakemake", "--cores", "2", "train_models")
+    return parent
+
+
+@pytest.fixture
+def trained(models: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(models, tmp_path / "trained"))
+
+
+def change(folder: Path, **values: object) -> None:
+    path = folder / "config/config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["train"].update(values)
+    path.write_text(yaml.safe_dump(settings))
+
+
+def test_no_session_is_needed(folder):
+    assert planned(folder, "train_models") == BOTH
+    assert planned(folder, "train_picker") == {"train_picker": 1}
+    # But for the rest of the pipeline it is.
+    assert "lists no session" in command(folder, "snakemake", "-n", expect=2).stderr
+
+
+def test_commands_hold_the_settings(folder):
+    change(folder, picker_steps=7, seed=3)
+    said = command(folder, "snakemake", "-np", "train_models").stdout
+    assert "emflow train-picker --output models/picker --steps 7 --scenes 160 --seed 3" in said
+    assert "emflow train-denoiser --output models/denoiser --steps 2500 --scenes 160 --seed 3" in said
+    assert "--models" not in said
+    named = ("--config", "atomic_models=structures")
+    said = command(folder, "snakemake", "-np", "train_models", *named).stdout
+    assert said.count("--seed 3 --models structures --device") == 2
+
+
+def test_a_finished_training_leaves_whole_models_and_does_not_run_again(trained):
+    assert planned(trained, "train_models") == {}
+    for model, task in (("picker", "pick"), ("denoiser", "denoise")):
+        card = check_model(trained / "models" / model, task)
+        assert sorted(card.training["atomic_models"]) == ["1abc", "2def"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("scenes", 7, BOTH),
+        ("picker_steps", 7, {"train_picker": 1}),
+        ("denoiser_steps", 7, {"train_denoiser": 1}),
+        ("seed", 7, BOTH),
+        ("atomic_models", None, BOTH),
+    ],
+)
+def test_a_changed_setting_trains_its_own_model_again(trained, key, value, expected):
+    change(trained, **{key: value})
+    assert planned(trained, "train_models") == expected
+
+
+def test_atomic_models_count_by_content_and_not_by_place(trained):
+    (trained / "structures").rename(trained / "elsewhere")
+    change(trained, atomic_models="elsewhere")
+    assert planned(trained, "train_models") == {}
+    (trained / "elsewhere/1abc.pdb").write_text(structure(25.0))
+    assert planned(trained, "train_models") == BOTH
+
+
+def test_a_wrong_folder_is_refused_before_the_first_job(folder):
+    for place, reason in (("nowhere", "is not a folder"), ("config", "has no file ending in")):
+        said = command(
+            folder, "snakemake", "-n", "train_models", "--config", f"atomic_models={place}", expect=2
+        ).stderr
+        assert f"emflow: --models {place} {reason}" in said
