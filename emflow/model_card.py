@@ -50,6 +50,8 @@ class ModelCard:
         simulated micrographs.
     pixel_size_angstrom
         Denoiser: the scale it works at.
+    training_ranges
+        The range of each of :func:`emflow.familiarity.image_statistics` over the training.
     """
 
     task: str
@@ -63,6 +65,7 @@ class ModelCard:
     calibration: Calibration | None = None
     threshold: float | None = None
     pixel_size_angstrom: float | None = None
+    training_ranges: Mapping[str, tuple[float, float]] | None = None
 
     def __post_init__(self) -> None:
         if self.task not in _NEEDED:
@@ -81,6 +84,7 @@ class ModelCard:
             "calibration",
             "threshold",
             "pixel_size_angstrom",
+            "training_ranges",
         )
         content = self.to_dict()
         return {name: content[name] for name in names if name in content}
@@ -114,6 +118,11 @@ class ModelCard:
             for name in ("pixels_per_diameter", "threshold", "pixel_size_angstrom"):
                 if values.get(name) is not None:
                     values[name] = float(values[name])
+            if values.get("training_ranges") is not None:
+                values["training_ranges"] = {
+                    str(name): (float(low), float(high))
+                    for name, (low, high) in values["training_ranges"].items()
+                }
             if not isinstance(values["architecture"], Mapping):
                 raise TypeError("architecture is not a mapping")
             return cls(**values)

@@ -142,6 +142,26 @@ def logit_of_figure_of_merit(floor: float, calibration: Calibration) -> float:
     return float((np.log(floor / (1 - floor)) - calibration.intercept) / calibration.slope)
 
 
+def working_image(
+    image: NDArray[np.float32],
+    *,
+    image_pixel_size_angstrom: float,
+    diameter_angstrom: float,
+    card: ModelCard,
+) -> NDArray[np.float32]:
+    """Return an image (height, width) as a picker looks at it: at its scale, normalised and clipped.
+
+    Raises
+    ------
+    SettingError
+        When the diameter or the card does not fit the image.
+    """
+    if card.pixels_per_diameter is None:
+        raise SettingError("model card: pixels_per_diameter is missing")
+    pixel_size = working_pixel_size(image_pixel_size_angstrom, diameter_angstrom, card.pixels_per_diameter)
+    return normalise(fourier_resize(image, resized_shape(image.shape, image_pixel_size_angstrom, pixel_size)))
+
+
 def pick_micrograph(
     image: NDArray[np.float32],
     *,
@@ -187,8 +207,14 @@ def pick_micrograph(
     if card.calibration is None or card.pixels_per_diameter is None:
         raise SettingError("model card: calibration or pixels_per_diameter is missing")
     pixel_size = working_pixel_size(image_pixel_size_angstrom, diameter_angstrom, card.pixels_per_diameter)
-    shape = resized_shape(image.shape, image_pixel_size_angstrom, pixel_size)
-    heat, junk = infer(network, normalise(fourier_resize(image, shape)), device=device)
+    seen = working_image(
+        image,
+        image_pixel_size_angstrom=image_pixel_size_angstrom,
+        diameter_angstrom=diameter_angstrom,
+        card=card,
+    )
+    shape = seen.shape
+    heat, junk = infer(network, seen, device=device)
 
     diameter_pixels = diameter_angstrom / pixel_size
     peaks = find_peaks(

@@ -29,6 +29,7 @@ class Summary:
     ctf_max_resolution_angstrom: Mapping[str, float] = field(default_factory=dict)  # quantile -> angstrom
     doubtful_ctfs: Mapping[str, float] = field(default_factory=dict)  # name -> figure of merit, worst first
     micrographs_without_particles: Sequence[str] = ()
+    unfamiliar: Mapping[str, str] = field(default_factory=dict)  # name -> what lies outside the training
     files: Mapping[str, str] = field(default_factory=dict)  # what -> path
     # Quantiles of how far movies moved: "total", "early" (up to 4 electrons per A^2) and "late"
     motion_angstrom: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -72,6 +73,7 @@ def summary_text(summary: Summary, next_commands: Sequence[str]) -> str:
     if empty:
         shown = ", ".join(empty[:_NAMED]) + (" ..." if len(empty) > _NAMED else "")
         lines.append(f"  {len(empty)} micrographs without a particle: {shown}")
+    lines += _unfamiliar_lines(summary)
     if summary.superseded:
         lines.append(f"  {summary.superseded} older versions of files were superseded by newer ones")
     lines.append("")
@@ -80,6 +82,19 @@ def summary_text(summary: Summary, next_commands: Sequence[str]) -> str:
     lines += [f"    {command}" for command in next_commands]
     lines += ["", *_failure_lines(summary.failures, summary.micrographs)]
     return "\n".join(lines) + "\n"
+
+
+def _unfamiliar_lines(summary: Summary) -> list[str]:
+    if not summary.unfamiliar:
+        return []
+    lines = [
+        f"  {len(summary.unfamiliar)} of {summary.micrographs} micrographs are unlike what the picker was "
+        "trained on, check their picks:"
+    ]
+    lines += [f"    {name}: {what}" for name, what in list(summary.unfamiliar.items())[:_NAMED]]
+    if len(summary.unfamiliar) > _NAMED:
+        lines.append(f"    ... and {len(summary.unfamiliar) - _NAMED} more; see summary.json")
+    return lines
 
 
 def _ctf_lines(summary: Summary) -> list[str]:

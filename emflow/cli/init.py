@@ -44,7 +44,7 @@ _HEADERS = 20
 def init(
     folder: Path,
     *,
-    diameter: float,
+    diameter: float | None = None,
     micrographs: str | None = None,
     movies: str | None = None,
     pixel_size: float | None = None,
@@ -69,7 +69,8 @@ def init(
     folder
         The folder to make; its name becomes the session's name.
     diameter
-        Longest diameter of the particle in angstrom.
+        Longest diameter of the particle in angstrom; guessed from a few micrographs when not given, which
+        takes a minute and is often but not always right. Movies need it given.
     micrographs
         Glob of MRC or TIFF files in quotes, or a RELION micrographs STAR file.
     movies
@@ -113,6 +114,8 @@ def init(
     if pattern is None or (movies and micrographs):
         raise SettingError("give either --micrographs or --movies, and not both")
     kind = "movies" if movies else "micrographs"
+    if diameter is None and movies:
+        raise SettingError("--diameter: not given; it can be guessed from micrographs, not from movies")
     source = os.path.abspath(pattern)  # noqa: PTH100 - Path.resolve would follow links inside the glob
     row: dict[str, object] = {
         "session": name,
@@ -132,6 +135,8 @@ def init(
         _check_star(Path(source), given)
     else:
         row = row | _from_headers(kind, source, given) | ({"frames": frames} if frames else {})
+    if diameter is None:
+        row["diameter_angstrom"] = _guess(row)
     session = parse_session(row, "emflow init")
     config = Config.model_validate({"device": device, "batches": {"size": batch_size}})
     (folder / "config").mkdir(parents=True, exist_ok=True)
@@ -150,6 +155,20 @@ def init(
     write_sessions(folder / SESSIONS, [session])
     report(result)
     say("init", f"session {name} is ready; go on with: cd {folder} && emflow run")
+
+
+def _guess(row: dict[str, object]) -> float:
+    """Guess the diameter from the micrographs of a session's row, all else in it being known."""
+    from emflow.cli.diameter import guessed_diameter
+    from emflow.io.star import read_relion_micrographs
+
+    # Any diameter: the row's other values are checked before the guess takes its time.
+    session = parse_session(row | {"diameter_angstrom": 100.0}, "emflow init")
+    if session.is_star:
+        entries = read_relion_micrographs(Path(str(session.micrographs)))
+        return guessed_diameter([(entry.path, entry.optics.pixel_size_angstrom) for entry in entries])
+    files = [Path(candidate.path) for candidate in candidates(session)]
+    return guessed_diameter([(path, session.pixel_size_angstrom or 0.0) for path in files])
 
 
 @dataclass(frozen=True)

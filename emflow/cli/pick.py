@@ -53,8 +53,9 @@ def pick(
     """
     import torch
 
+    from emflow.familiarity import unfamiliar
     from emflow.io.model import load_model
-    from emflow.picking import pick_micrograph
+    from emflow.picking import pick_micrograph, working_image
 
     torch.set_num_threads(threads)
     table = read_index(images, StoreRow)
@@ -77,6 +78,15 @@ def pick(
             floor=floor,
             device=chosen,
         )
+        seen = working_image(
+            image,
+            image_pixel_size_angstrom=row.pixel_size_angstrom or 0.0,
+            diameter_angstrom=diameter_angstrom,
+            card=card,
+        )
+        unlike = unfamiliar(seen, card.training_ranges or {})
+        if unlike:
+            say("pick", f"{row.name} is unlike what the model was trained on, check its picks: {unlike}")
         tables.append(_star_rows(row.name, picks))
         rows[row.name] = PickRow(
             name=row.name,
@@ -84,6 +94,7 @@ def pick(
             candidates=len(picks),
             suggested_threshold=card.threshold,
             checksum=_checksum(picks),
+            unfamiliar=unlike,
         )
         if len(rows) % max(1, len(good) // 10) == 0 or len(rows) == len(good):
             say("pick", f"{len(rows)}/{len(good)} micrographs, {sum(map(len, tables))} candidates")

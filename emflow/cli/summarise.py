@@ -71,6 +71,7 @@ def summarise(*, export: Path, session: str, diameter_angstrom: float, overlays:
         defocus_angstrom=_quantiles(row.defocus_angstrom for row in used),
         ctf_max_resolution_angstrom=_quantiles(row.ctf_max_resolution_angstrom for row in used),
         doubtful_ctfs=_doubtful(used),
+        unfamiliar={row.name: row.unfamiliar for row in rows if row.unfamiliar},
         micrographs_without_particles=[row.name for row in used if not row.particles],
         motion_angstrom=_motion(used),
         files={

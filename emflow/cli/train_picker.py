@@ -61,7 +61,7 @@ def train_picker(
     restart
         With --resume, start from nothing where that checkpoint was made with other settings or data.
     scenes
-        Simulated micrographs for calibration, and as many for the scores.
+        Simulated micrographs for calibration, and as many for the scores and for the ranges of the training.
     """
     from dataclasses import replace
     from functools import partial
@@ -95,10 +95,15 @@ def train_picker(
             sources={**sources, "losses": {"heat": heat_loss, "junk": junk_loss}},
         )
     say(PICK, "calibrating and scoring")
+    card = replace(
+        picker.new_card(architecture),
+        training=made,
+        training_ranges=picker.training_ranges(picker.PickerSamples(library), count=scenes, seed=seed),
+    )
     apart = [ParticleLibrary("held_apart", procedural=60, first=first) for first in (0, 60)]
     card = picker.calibrated(
         network,
-        replace(picker.new_card(architecture), training=made),
+        card,
         picker.held_apart_scenes(apart[0], picker.RANGES, count=scenes, seed=seed + 1),
     )
     scores = picker.evaluate_picker(

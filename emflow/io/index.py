@@ -77,6 +77,7 @@ class PickRow:
     candidates: int | None = None
     suggested_threshold: float | None = None  # the model card's, in figure of merit
     checksum: str = ""  # SHA-256 of the candidates' rows
+    unfamiliar: str = ""  # what of it lies outside the picker's training, in words
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from emflow.familiarity import statistics_ranges
 from emflow.model_card import PICK, Calibration, ModelCard
 from emflow.networks import UNet
 from emflow.picking import pick_micrograph
@@ -54,6 +55,9 @@ NOTES = (
     "micrographs of shapes that training never saw: of candidates at 0.5 about half were particles there. "
     "Trained on simulation alone."
 )
+
+# In cycles a pixel: pictures that were binned, smoothed or compressed keep hardly anything above a sixth.
+LOW_PASS_SIGMA = (0.1, 0.5)
 
 # Real micrographs, dose-weighted or already filtered, can show their particles far better than raw counts do,
 # and closer together than the diameter that people give. Without such scenes a network calls them junk.
@@ -102,8 +106,9 @@ class PickerSamples:
             int(random.integers(2**31)), shape=self.shape, ranges=self.ranges, library=self.library
         )
         image = scene.image.astype(np.float32)
-        if random.random() < 0.5:
-            image = filtered(image, random_radial_gain(self.shape, random))
+        if random.random() < 0.7:
+            gain = random_radial_gain(self.shape, random, low_pass=0.45, low_pass_sigma=LOW_PASS_SIGMA)
+            image = filtered(image, gain)
         (image,) = random_flattening(
             [image], random, sigma_pixels=(2 * PIXELS_PER_DIAMETER, 15 * PIXELS_PER_DIAMETER)
         )
@@ -138,6 +143,12 @@ def picker_loss(
     weight = (heat + BACKGROUND_WEIGHT) * (1 - (1 - HEAT_WEIGHT_ON_JUNK) * junk)
     loss = LOSSES[heat_loss](answer[:, 0], heat, weight)
     return loss + JUNK_WEIGHT * LOSSES[junk_loss](answer[:, 1], junk, torch.ones_like(junk))
+
+
+def training_ranges(samples: PickerSamples, *, count: int, seed: int) -> dict[str, tuple[float, float]]:
+    """Return the ranges of the image statistics over ``count`` samples such as a training sees."""
+    images = [samples((seed, 2**32 + number))[0] for number in range(count)]
+    return statistics_ranges([normalise(image.astype(np.float32)) for image in images])
 
 
 def held_apart_scenes(

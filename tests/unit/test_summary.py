@@ -24,6 +24,15 @@ def test_the_worst_of_doubtful_ctfs_are_named():
     assert "m5.mrc" not in text
 
 
+def test_micrographs_unlike_the_training_are_told_with_the_reason():
+    assert "unlike" not in page()
+    text = page(unfamiliar={f"m{n}.mrc": f"skewness is {n}, in training -1 to 1" for n in range(6)})
+    assert "  6 of 7 micrographs are unlike what the picker was trained on, check their picks:\n" in text
+    assert "    m0.mrc: skewness is 0, in training -1 to 1\n" in text
+    assert "m5.mrc" not in text
+    assert "    ... and 1 more; see summary.json\n" in text
+
+
 def test_without_ctfs_none_are_told():
     assert "defocus" not in page()
     assert "rings" not in page()

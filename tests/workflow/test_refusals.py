@@ -101,7 +101,8 @@ def test_results_that_cannot_be_written_are_refused(session):
             ("--micrographs", "DATA/*/*.mrc", "--diameter", "120", "--pixel-size", "0"),
             "pixel_size_angstrom: should be",
         ),
-        (("--micrographs", "DATA/*/*.mrc"), "diameter"),
+        (("--movies", "DATA/*/*.mrc"), "--diameter: not given; it can be guessed from micrographs"),
+        (("--micrographs", "DATA/grid0/micrograph0.mrc"), "show too little of any particle"),
     ],
 )
 def test_init_refuses(micrographs, tmp_path, flags, told):
