@@ -30,6 +30,7 @@ COMMANDS = (
     "train_picker",
     "finetune",
     "evaluate",
+    "explain_pick",
     "demo",
     "schema",
 )

@@ -29,19 +29,14 @@ def random_crop(
 
 
 def random_radial_gain(
-    shape: tuple[int, int],
-    random: np.random.Generator,
-    *,
-    strength: float = 0.35,
-    low_pass: float = 0.2,
-    low_pass_sigma: tuple[float, float] = (0.15, 0.5),
+    shape: tuple[int, int], random: np.random.Generator, *, strength: float = 0.35, low_pass: float = 0.2
 ) -> NDArray[np.float32]:
     """Return a smooth random filter over spatial frequency, for the half spectrum of ``shape``.
 
     Envelopes, detectors and binning colour signal and noise alike and differ between microscopes; this covers
     what the simulator's own ranges leave out. It is ``exp`` of a random walk over octaves with standard
     deviation ``strength`` a step, within 0.4 and 2.5, and with probability ``low_pass`` a Gaussian low-pass
-    besides, its deviation in cycles a pixel drawn from ``low_pass_sigma``.
+    besides.
     """
     fy = scipy.fft.fftfreq(shape[0])[:, None]
     fx = scipy.fft.rfftfreq(shape[1])[None, :]
@@ -52,7 +47,7 @@ def random_radial_gain(
     gain = np.exp(np.interp(np.log2(np.maximum(frequency, 1e-6)), knots, walk))
     gain = np.clip(gain, 0.4, 2.5)
     if random.random() < low_pass:
-        gain *= np.exp(-0.5 * (frequency / random.uniform(*low_pass_sigma)) ** 2)
+        gain *= np.exp(-0.5 * (frequency / random.uniform(0.15, 0.5)) ** 2)
     return np.asarray(gain, dtype=np.float32)
 
 
