@@ -4,7 +4,8 @@ Matching is one to one: each truth and each pick counts once. ``radius`` is half
 pick is right within half of it (strict) or all of it (lenient).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,11 @@ class ScoredPicks(NamedTuple):
     score: NDArray[np.float64]
     is_right: NDArray[np.bool_]
     truths: int
+
+    def above(self, threshold: float) -> "ScoredPicks":
+        """Return those whose score is at least ``threshold``."""
+        keep = self.score >= threshold
+        return ScoredPicks(self.score[keep], self.is_right[keep], self.truths)
 
 
 class Curve(NamedTuple):
@@ -196,6 +202,16 @@ def reliability(
                 }
             )
     return table
+
+
+def calibration_error(table: Sequence[Mapping[str, float]]) -> float:
+    """Return how far figures of merit are from the shares that were right: the mean over all picks, 0..1.
+
+    The expected calibration error of Naeini et al. (AAAI 2015), from the rows of `reliability`.
+    """
+    picks = sum(row["picks"] for row in table)
+    off = sum(row["picks"] * abs(row["mean_figure_of_merit"] - row["share_right"]) for row in table)
+    return off / picks if picks else math.nan
 
 
 def log_peaks(

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from emflow.evaluation.denoising import DenoiserScores
-    from emflow.evaluation.picking import PickerScores
-    from emflow.evaluation.specimens import Specimen
+    from emflow.evaluation.picking import Found, PickerScores
+    from emflow.evaluation.specimens import Labelled, Specimen
     from emflow.model_card import ModelCard
     from emflow.networks import UNet
+    from emflow.scoring import ScoredPicks
 
 # Seeds of the held-apart particles of the small version: a barrel of rings, a chain, two rings back to back.
 MADE_UP = (3001, 3015, 3017)
+RELIABLE_FROM = 0.05
 DEFOCI_ANGSTROM = (8000.0, 15000.0, 30000.0)
 
 
@@ -50,7 +52,8 @@ def evaluate(
     threads
         CPU threads.
     output
-        Also write the numbers to this JSON file.
+        Also write the numbers to this JSON file, and beside it reliability.png: of candidates of each figure
+        of merit, the share that were particles.
     """
     import json
     from dataclasses import asdict
@@ -59,12 +62,15 @@ def evaluate(
 
     from emflow.cli.progress import say
     from emflow.errors import SettingError
+    from emflow.evaluation.picking import matched, pick_with_network
     from emflow.evaluation.specimens import Specimen
     from emflow.io.atomic_models import read_atomic_models
+    from emflow.io.curves import write_reliability
     from emflow.io.files import write_text
     from emflow.io.model import load_model
     from emflow.model_card import DENOISE, PICK
     from emflow.resources import model_folder
+    from emflow.scoring import calibration_error, pool, reliability
 
     if micrographs < 1:
         raise SettingError(f"--micrographs {micrographs}: at least 1")
@@ -78,10 +84,14 @@ def evaluate(
         if models is None
         else [Specimen.of_model(structure) for structure, _ in read_atomic_models(models)]
     )
-    numbers: dict[str, list[dict[str, object]]] = {"picking": [], "denoising": []}
+    numbers: dict[str, list[dict[str, object]]] = {"picking": [], "denoising": [], "reliability": []}
+    scored: list[ScoredPicks] = []
     for specimen in specimens:
         say("evaluate", f"picking {specimen.name}, {specimen.diameter_angstrom:.0f} A")
-        for picker_name, row in picking_rows(specimen, network, card, micrographs, side, seed):
+        labelled = labelled_micrographs(specimen, micrographs, side, seed)
+        found = [pick_with_network(one, network, card) for one in labelled]
+        scored.append(matched(labelled, found))
+        for picker_name, row in picking_rows(specimen, labelled, found, card):
             numbers["picking"].append({"specimen": specimen.name, "picker": picker_name, **asdict(row)})
     for defocus in DEFOCI_ANGSTROM:
         say("evaluate", f"denoising at {defocus / 1e4:g} um")
@@ -89,27 +99,39 @@ def evaluate(
             specimens, denoising_network, denoising_card, defocus, min(side, 768), seed
         ):
             numbers["denoising"].append({"defocus_angstrom": defocus, "denoiser": name, **asdict(scores)})
+    # Candidates below are many, nearly all wrong, and no one's picks.
+    picked = pool(scored).above(RELIABLE_FROM)
+    bins = reliability(picked.score, picked.is_right)
+    numbers["reliability"] = [dict(row) for row in bins]
     print(table(numbers["picking"]))
     print()
     print(table(numbers["denoising"]))
+    print()
+    print(table(numbers["reliability"]))
+    print(f"\nFigures of merit from {RELIABLE_FROM:g} on are off by {calibration_error(bins):.3f} on average")
     if output is not None:
         write_text(output, json.dumps(numbers, indent=1) + "\n")
+        write_reliability(output.parent, bins, card.threshold)
+
+
+def labelled_micrographs(specimen: Specimen, count: int, side: int, seed: int) -> list[Labelled]:
+    """Simulate square micrographs of a specimen, so many under each condition."""
+    from emflow.evaluation.specimens import CONDITIONS, simulate
+
+    return [
+        simulate(specimen, condition, seed=seed * 1000 + number, shape=(side, side))
+        for condition in CONDITIONS
+        for number in range(count)
+    ]
 
 
 def picking_rows(
-    specimen: Specimen, network: UNet, card: ModelCard, micrographs: int, side: int, seed: int
+    specimen: Specimen, labelled: Sequence[Labelled], found: Sequence[Found], card: ModelCard
 ) -> Iterator[tuple[str, PickerScores]]:
-    """Yield pickers by name with their scores on one specimen."""
-    from emflow.evaluation.picking import best_of, log_tries, pick_with_network, score_picker
-    from emflow.evaluation.specimens import CONDITIONS, simulate
+    """Yield pickers by name with their scores on micrographs of one specimen; emflow's picks are given."""
+    from emflow.evaluation.picking import best_of, log_tries, score_picker
     from emflow.evaluation.template_matching import pick_with_templates
 
-    labelled = [
-        simulate(specimen, condition, seed=seed * 1000 + number, shape=(side, side))
-        for condition in CONDITIONS
-        for number in range(micrographs)
-    ]
-    found = [pick_with_network(one, network, card) for one in labelled]
     yield "emflow", score_picker(labelled, found, card.threshold)
     name, scores = best_of(labelled, log_tries())
     yield f"Laplacian of Gaussian, {name}", scores

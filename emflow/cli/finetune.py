@@ -25,6 +25,7 @@ def finetune(
     expected_particles: float | None = None,
     diameter_angstrom: float | None = None,
     steps: int = 300,
+    encoder_rate: float = 1.0,
     seed: int = 17,
     threads: int = 2,
     device: str = "auto",
@@ -55,6 +56,8 @@ def finetune(
         Of the particle; the session's when not given.
     steps
         Steps of the optimiser.
+    encoder_rate
+        Share of the learning rate for the network's encoder; 0 keeps it as it came.
     seed
         Of everything random.
     threads
@@ -108,7 +111,13 @@ def finetune(
         f"{sum(len(one.picks_yx) for one in judge_by)} on {len(judge_by)} to judge by",
     )
     config = TrainingConfig(
-        steps=steps, batch=8, crop_pixels=192, learning_rate=5e-4, average_decay=0.98, seed=seed
+        steps=steps,
+        batch=8,
+        crop_pixels=192,
+        learning_rate=5e-4,
+        average_decay=0.98,
+        seed=seed,
+        encoder_rate=encoder_rate,
     )
     samples = [finetuning.picked_sample(one, diameter, card.pixels_per_diameter or 24.0) for one in learn]
     shortest = min(min(sample.image.shape) for sample in samples)

@@ -20,6 +20,7 @@ from emflow.scoring import (
     LOG_SIGMA_DIAMETERS,
     STRICT_RADII,
     Points,
+    ScoredPicks,
     average_precision,
     best_f1,
     f1_at,
@@ -71,12 +72,7 @@ def score_picker(
     inner = [_inside(one, picks) for one, picks in zip(micrographs, found, strict=True)]
     values = {}
     for name, radii in (("strict", STRICT_RADII), ("lenient", LENIENT_RADII)):
-        pooled = pool(
-            [
-                score_picks(picks.points_yx, picks.score, truths, radii * one.diameter_pixels / 2)
-                for one, (picks, truths) in zip(micrographs, inner, strict=True)
-            ]
-        )
+        pooled = matched(micrographs, found, radii=radii)
         f1, at = best_f1(pooled)
         values[f"{name}_average_precision"] = average_precision(pooled)
         values[f"{name}_best_f1"] = f1
@@ -88,6 +84,17 @@ def score_picker(
         junk=_junk(micrographs, [picks for picks, _ in inner], taken),
         **values,
     )
+
+
+def matched(
+    micrographs: Sequence[Labelled], found: Sequence[Found], *, radii: float = STRICT_RADII
+) -> ScoredPicks:
+    """Return which picks are right, those and truths half a diameter from the edge apart, over all."""
+    parts = []
+    for one, picks in zip(micrographs, found, strict=True):
+        kept, truths = _inside(one, picks)
+        parts.append(score_picks(kept.points_yx, kept.score, truths, radii * one.diameter_pixels / 2))
+    return pool(parts)
 
 
 def _inside(one: Labelled, picks: Found) -> tuple[Found, Points]:

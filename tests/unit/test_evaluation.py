@@ -24,6 +24,7 @@ from emflow.evaluation.template_matching import (
     pick_with_templates,
     templates,
 )
+from emflow.scoring import calibration_error
 from emflow.training.denoiser import GAUSSIAN_SIGMA_PIXELS
 
 
@@ -142,7 +143,7 @@ def test_a_pair_finer_than_the_truth_is_cropped_to_it():
         noisy_pair(Specimen.procedural(1), defocus_angstrom=1e4, seed=1, side=256, pixel_size_angstrom=6.0)
 
 
-def test_evaluate_prints_both_tables(capsys, tmp_path, monkeypatch):
+def test_evaluate_prints_its_tables(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("emflow.cli.evaluate.MADE_UP", (3001,))
     monkeypatch.setattr("emflow.cli.evaluate.DEFOCI_ANGSTROM", (15000.0,))
     crowded = {"crowded": CONDITIONS["crowded"]}
@@ -156,6 +157,10 @@ def test_evaluate_prints_both_tables(capsys, tmp_path, monkeypatch):
     assert pickers["emflow"]["truths"] > 10
     assert pickers["emflow"]["strict_average_precision"] > 0.9
     assert {row["denoiser"] for row in numbers["denoising"]} >= {"emflow", "best Gaussian"}
+    bins = numbers["reliability"]
+    assert bins[-1]["share_right"] > 0.8
+    assert f"are off by {calibration_error(bins):.3f} on average" in printed
+    assert (tmp_path / "reliability.png").is_file()
 
 
 @pytest.mark.parametrize(

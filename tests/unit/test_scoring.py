@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from emflow.scoring import (
     ScoredPicks,
     average_precision,
     best_f1,
+    calibration_error,
     f1_at,
     junk_rate,
     log_peaks,
@@ -111,6 +114,22 @@ def test_junk_rate_counts_picks_on_the_mask():
     mask[:, 5:] = True
     assert junk_rate(points((1, 1), (1, 7), (9.4, 4.6)), mask) == pytest.approx(2 / 3)
     assert junk_rate(points(), mask) == 0.0
+
+
+def test_calibration_error_by_hand():
+    # 0.5 of four picks is right where 0.9 was said, and 0.1 of two where none was: (4 * 0.4 + 2 * 0.1) / 6.
+    table = [
+        {"picks": 4, "mean_figure_of_merit": 0.9, "share_right": 0.5},
+        {"picks": 2, "mean_figure_of_merit": 0.1, "share_right": 0.0},
+    ]
+    assert calibration_error(table) == pytest.approx(1.8 / 6)
+    assert math.isnan(calibration_error([]))
+
+
+def test_picks_above_a_threshold_keep_the_truths():
+    picks = ScoredPicks(np.array([0.9, 0.4]), np.array([True, False]), 7).above(0.4)
+    assert (len(picks.score), picks.truths) == (2, 7)
+    assert picks.above(0.5).is_right.tolist() == [True]
 
 
 def test_reliability_by_hand():
