@@ -4,8 +4,10 @@ Particles are always extracted from the micrograph as recorded, never from this.
 """
 
 import numpy as np
+import scipy.fft
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from emflow.errors import SettingError
 from emflow.fourier import fourier_resize, resized_shape
@@ -13,6 +15,15 @@ from emflow.inference import infer
 from emflow.model_card import ModelCard
 from emflow.networks import UNet
 from emflow.preprocessing import normalise
+
+# How much of the noisy image is kept. Where a network can tell nothing it answers 0, and what signal the
+# finest detail has would be lost: a ring loses a fifth of its correlation with the truth without this, a few
+# hundredths with it, and the whole half a decibel.
+RECORDED_SHARE = 0.08
+# In cycles a pixel. Above it the network's answer is left out: it works on 2 x 2 pixels at a time, and their
+# pattern stands at Nyquist's frequency.
+FINEST_FREQUENCY = 0.45
+_ROLL_OFF = 0.01
 
 
 def denoised_shape(
@@ -59,6 +70,16 @@ def denoise_micrograph(
         Shape :func:`denoised_shape`, in units of the noisy image's robust standard deviation at that scale.
     """
     shape = denoised_shape(image.shape, image_pixel_size_angstrom, card)
-    answer = infer(network, normalise(fourier_resize(image, shape)), device=device)
-    denoised: NDArray[np.float32] = answer[0]
+    noisy = normalise(fourier_resize(image, shape))
+    (answer,) = infer(network, noisy, device=device)
+    denoised: NDArray[np.float32] = _without_finest(answer) + np.float32(RECORDED_SHARE) * noisy
     return denoised
+
+
+def _without_finest(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Take away what is above the finest frequency, smoothly, in the cosine transform."""
+    spectrum = scipy.fft.dctn(image, norm="ortho")
+    fy, fx = (np.arange(side, dtype=np.float32) / (2 * side) for side in image.shape)
+    spectrum *= expit((FINEST_FREQUENCY - np.hypot(fy[:, None], fx[None, :])) / _ROLL_OFF)
+    result: NDArray[np.float32] = scipy.fft.idctn(spectrum, norm="ortho", overwrite_x=True)
+    return result

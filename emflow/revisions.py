@@ -8,7 +8,7 @@ REVISIONS = MappingProxyType(
         "correct_motion": 1,
         "estimate_ctf": 1,
         "build_tiles": 1,
-        "denoise": 1,
+        "denoise": 2,
         "pick": 1,
         "export_relion": 1,
         "summarise": 1,
