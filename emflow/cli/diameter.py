@@ -61,7 +61,7 @@ def guessed_diameter(files: Sequence[tuple[Path, float]]) -> float:
     say(
         "init",
         f"--diameter {guess.diameter_angstrom:g} A, guessed from {len(images)} micrographs (next best: "
-        f"{next_best}); a guess in three is off by more than a fifth: look at the circles in overlays/, "
+        f"{next_best}); it may be off by a third: look at the circles in overlays/, "
         "correct config/sessions.tsv",
     )
     return guess.diameter_angstrom
