@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from emflow.cli.pick import pick
 from emflow.familiarity import image_statistics, statistics_ranges, unfamiliar
+from emflow.io.index import OK, PickRow, StoreRow, read_index, write_index
 from emflow.io.model import load_model, shipped_model
+from emflow.io.store import StoreWriter
 from emflow.preprocessing import normalise
 from emflow.simulation import ParticleLibrary
 from emflow.training.picker import RANGES, as_stored, held_apart_scenes
+
+LIBRARY = ParticleLibrary("held_apart", procedural=20, first=300)
 
 
 def noise(seed: int) -> np.ndarray:
@@ -59,3 +64,30 @@ def test_the_shipped_picker_knows_its_own_kind_and_no_other():
     squares[::64, ::64] = 6
     for image in (squares, scipy.ndimage.gaussian_filter(noise(1), 6)):
         assert unfamiliar(normalise(image), card.training_ranges)
+
+
+def test_pick_tells_which_micrographs_are_unlike_the_training(tmp_path, capsys):
+    smooth = normalise(scipy.ndimage.gaussian_filter(noise(1), 6))
+    like = normalise(as_stored(held_apart_scenes(LIBRARY, RANGES, count=1, seed=4)[0])[:256, :256])
+    images = np.stack([smooth, like])
+    names = ["smooth.mrc", "like.mrc"]
+    writer = StoreWriter(
+        tmp_path, "tiles", count=2, shape=(256, 256), pixel_size_angstrom=(5.0, 5.0), names=names
+    )
+    writer.write(0, images)
+    writer.finish()
+    size = {"height": 256, "width": 256, "unbinned_height": 256, "unbinned_width": 256}
+    rows = [
+        StoreRow(name, OK, store=writer.path.name, position=position, pixel_size_angstrom=5.0, **size)
+        for position, name in enumerate(names)
+    ]
+    write_index(tmp_path / "tiles.tsv", rows, StoreRow)
+    pick(
+        images=tmp_path / "tiles.tsv", output=tmp_path / "picks.tsv", model="picker", diameter_angstrom=120.0
+    )
+    told = {row.name: row.unfamiliar for row in read_index(tmp_path / "picks.tsv", PickRow)}
+    assert "power" in told["smooth.mrc"]
+    assert told["like.mrc"] == ""
+    assert f"smooth.mrc is unlike what the model was trained on, check its picks: {told['smooth.mrc']}" in (
+        capsys.readouterr().err
+    )
