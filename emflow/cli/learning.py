@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from emflow.training.loop import TrainingConfig
 
+# Not the number of steps, so that a training that is given more of them can go on from its checkpoint.
+_ALL_STEPS = 10**9
+
 
 @dataclass(frozen=True)
 class Learning:
@@ -45,7 +48,7 @@ class Learning:
         """Return the settings of the training loop."""
         from emflow.training.loop import TrainingConfig
 
-        frozen = steps if self.frozen_steps is None else self.frozen_steps
+        frozen = _ALL_STEPS if self.frozen_steps is None else self.frozen_steps
         return TrainingConfig(
             steps=steps,
             batch=self.batch,
