@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from emflow.cli import main
 from emflow.cli.simulate import simulate
 from emflow.errors import SettingError
 from emflow.io.star import read_relion_micrographs, read_star
@@ -99,14 +100,8 @@ def test_own_model(tmp_path: Path) -> None:
     atoms = [line.format(i + 1, i + 1, *(rng.random(3) * 90)) for i in range(3000)]
     model = tmp_path / "mine.pdb"
     model.write_text("\n".join([*atoms, "END", ""]))
-    simulate(
-        output=tmp_path / "set",
-        micrographs=1,
-        shape=(128, 128),
-        pixel_size=4.0,
-        models=model,
-        contaminated=False,
-    )
+    flags = ["--micrographs", "1", "--shape", "128", "128", "--pixel-size", "4", "--clean"]
+    main(["simulate", "--model", str(model), *flags, "-o", str(tmp_path / "set")])
     row = (tmp_path / "set" / "scenes.tsv").read_text().splitlines()[1].split("\t")
     assert row[2] == "mine"
     assert 90 < float(row[3]) < 160
