@@ -43,7 +43,6 @@ def explain_pick(
 
     from emflow.cli.progress import say
     from emflow.errors import SettingError
-    from emflow.explanation import explain
     from emflow.io.explanations import write_explanation
     from emflow.io.model import load_model
     from emflow.io.store import read_image
@@ -51,6 +50,10 @@ def explain_pick(
     from emflow.picking import working_image
     from emflow.resources import model_folder
 
+    try:
+        from emflow.explanation import explain
+    except ImportError:
+        raise SettingError("explaining picks needs captum: pip install 'emflow[train]'") from None
     network, card = load_model(model_folder(model), PICK)
     row, table = _read(picks, micrograph)
     if not 1 <= number <= len(table):

@@ -21,7 +21,8 @@ def write_curves(folder: Path, curve: Sequence[tuple[int, float, float, float]])
         step, mean, rate, apart = np.array(curve, dtype=np.float64).T
         losses.plot(step, mean, marker=".", label="learned from")
         losses.plot(step, apart, marker=".", label="kept apart")
-        losses.set_ylim(bottom=0)
+        finite = np.concatenate([mean, apart])[np.isfinite(np.concatenate([mean, apart]))]
+        losses.set_ylim(0, 1.25 * finite.max() if len(finite) else None)  # room for the legend
         losses.legend(loc="upper right")
         rates = losses.twinx()
         rates.plot(step, rate, color="0.7", linestyle=":", zorder=0)

@@ -1,5 +1,6 @@
 """What a pick rests on: the picture's numbers, and the command on a small session."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,15 @@ def batch(seen, tmp_path: Path) -> Path:
     )
     write_star(tmp_path / "picks.star", {"picks": table})
     return tmp_path
+
+
+def test_without_captum_it_is_named(monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "emflow.explanation")
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(SettingError, match=r"needs captum: pip install 'emflow\[train\]'"):
+        explain_pick(
+            tmp_path / "picks.tsv", micrograph="m.mrc", output=tmp_path / "p.png", diameter_angstrom=100.0
+        )
 
 
 def test_the_command_draws_a_picture_and_names_what_is_not_there(seen, batch, capsys):
