@@ -23,6 +23,7 @@ def train_denoiser(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
+    ranges: Path | None = None,
     init_from: Path | None = None,
     resume: bool = False,
     restart: bool = False,
@@ -60,6 +61,8 @@ def train_denoiser(
         auto, cpu or cuda.
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    ranges
+        YAML file of what the simulation is to draw otherwise: keys of emflow.simulation.SimulationRanges.
     init_from
         Model folder, or a shipped model's name, to start from instead of random weights.
     resume
@@ -78,6 +81,7 @@ def train_denoiser(
     from emflow.cli.progress import say
     from emflow.cli.training import library_of, simulated, train, write_metrics
     from emflow.io.model import load_model, save_model, shipped_model
+    from emflow.io.ranges import read_ranges
     from emflow.model_card import DENOISE
     from emflow.simulation import ParticleLibrary
     from emflow.training import denoiser
@@ -102,9 +106,10 @@ def train_denoiser(
         network, made = learn(material=own.material, loss=own.loss, sources=own.data)
     else:
         library, sources = library_of(models)
-        samples = denoiser.DenoiserSamples(library)
+        drawn_from, told = read_ranges(ranges, denoiser.RANGES)
+        samples = denoiser.DenoiserSamples(library, drawn_from)
         with simulated(samples, denoiser.denoiser_batch, config, workers=workers) as material:
-            network, made = learn(material=material, loss=denoiser.denoiser_loss, sources=sources)
+            network, made = learn(material=material, loss=denoiser.denoiser_loss, sources={**sources, **told})
     say(DENOISE, "scoring")
     apart = ParticleLibrary("held_apart", procedural=120)
     card = replace(denoiser.new_card(architecture), training=made)

@@ -25,6 +25,7 @@ def train_picker(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
+    ranges: Path | None = None,
     init_from: Path | None = None,
     resume: bool = False,
     restart: bool = False,
@@ -54,6 +55,8 @@ def train_picker(
         auto, cpu or cuda.
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    ranges
+        YAML file of what the simulation is to draw otherwise: keys of emflow.simulation.SimulationRanges.
     init_from
         Model folder, or a shipped model's name, to start from instead of random weights.
     resume
@@ -72,6 +75,7 @@ def train_picker(
     from emflow.cli.training import library_of, simulated, train, write_metrics
     from emflow.io.curves import write_reliability
     from emflow.io.model import save_model
+    from emflow.io.ranges import read_ranges
     from emflow.model_card import PICK
     from emflow.simulation import ParticleLibrary
     from emflow.training import picker
@@ -80,7 +84,9 @@ def train_picker(
     config = learning.config(steps=steps, seed=seed)
     architecture = {"name": "UNet", "in_channels": 1, "out_channels": 2, "channels": list(channels)}
     library, sources = library_of(models)
-    with simulated(picker.PickerSamples(library), picker.picker_batch, config, workers=workers) as material:
+    drawn_from, told = read_ranges(ranges, picker.RANGES)
+    samples = picker.PickerSamples(library, drawn_from)
+    with simulated(samples, picker.picker_batch, config, workers=workers) as material:
         network, made = train(
             task=PICK,
             architecture=architecture,
@@ -92,13 +98,13 @@ def train_picker(
             init_from=init_from,
             resume=resume,
             restart=restart,
-            sources={**sources, "losses": {"heat": heat_loss, "junk": junk_loss}},
+            sources={**sources, **told, "losses": {"heat": heat_loss, "junk": junk_loss}},
         )
     say(PICK, "calibrating and scoring")
     card = replace(
         picker.new_card(architecture),
         training=made,
-        training_ranges=picker.training_ranges(picker.PickerSamples(library), count=scenes, seed=seed),
+        training_ranges=picker.training_ranges(samples, count=scenes, seed=seed),
     )
     apart = [ParticleLibrary("held_apart", procedural=60, first=first) for first in (0, 60)]
     card = picker.calibrated(
