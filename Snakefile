@@ -6,6 +6,7 @@
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/common_movies.smk"
+include: "workflow/rules/common_train.smk"
 
 
 # Used with --sdm apptainer alone; envs/emflow.def builds it. Otherwise jobs run in snakemake's environment.

@@ -1,0 +1,26 @@
+# What the trainings are told of the atomic models that they learn from.
+
+import hashlib
+
+from emflow.io.atomic_model_files import atomic_model_files
+from emflow.io.files import sha256
+
+# snakemake train_models --config atomic_models=FOLDER names it as well.
+ATOMIC_MODELS = config.get("atomic_models", CONFIG.train.atomic_models)
+
+
+def atomic_models_digest(wildcards):
+    """Return one hash of the atomic models' names and content: a moved folder changes no result."""
+    if ATOMIC_MODELS is None:
+        return ""
+    try:
+        files = atomic_model_files(Path(ATOMIC_MODELS))
+    except SettingError as error:
+        refuse(error)
+    lines = [f"{name} {sha256(path)}" for name, path in files.items()]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def atomic_models_flag(wildcards):
+    """Return the flag that names the folder; without one made-up shapes alone are learned from."""
+    return f"--models {shlex.quote(str(ATOMIC_MODELS))}" if ATOMIC_MODELS else ""
