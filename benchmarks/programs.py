@@ -12,6 +12,7 @@ import pandas as pd
 from emflow.evaluation.picking import FLOOR, Found
 from emflow.io.index import StoreRow, accepted, read_index
 from emflow.io.inputs import batch_digest, read_inputs
+from emflow.io.locations import find_store
 from emflow.io.star import read_star
 from emflow.io.store import read_image
 
@@ -120,7 +121,7 @@ def emflow_denoise(folder: Path, model: str, pixel_size_angstrom: float) -> tupl
     batch = emflow_tiles(folder, pixel_size_angstrom, 150.0, cost)
     emflow_denoise_batch(batch, model, cost)
     rows = sorted(accepted(read_index(batch / "denoised.tsv", StoreRow)), key=lambda row: row.name)
-    return [read_image(batch / row.store, row.position or 0) for row in rows], cost
+    return [read_image(find_store(batch, row.store), row.position or 0) for row in rows], cost
 
 
 def found_by_name(table: pd.DataFrame, wanted: list[str]) -> list[Found]:

@@ -21,6 +21,7 @@ def build_tiles(
     outlier_sigmas: float,
     background_sigma_angstrom: float,
     threads: int = 1,
+    stores: str | None = None,
 ) -> None:
     """Write the stored images of a batch and their table.
 
@@ -38,6 +39,8 @@ def build_tiles(
         Standard deviation of the Gaussian background that is subtracted.
     threads
         Groups of micrographs worked on at once.
+    stores
+        Folder or URL (s3://...) below which the store lies, instead of beside its index.
     """
     table = read_index(micrographs, MicrographRow)
     good = accepted(table)
@@ -58,7 +61,7 @@ def build_tiles(
             image, geometry.shape, outlier_sigmas=outlier_sigmas, background_sigma_pixels=sigma_pixels
         )
 
-    ImageBatch("build_tiles", output, geometry, make).write(table, threads)
+    ImageBatch("build_tiles", output, geometry, make, stores).write(table, threads)
 
 
 def _geometry(row: MicrographRow, stored_pixel_size_angstrom: float) -> Geometry:

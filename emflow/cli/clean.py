@@ -1,12 +1,14 @@
 """Remove a batch's stores together with their indexes, and what dead attempts left."""
 
-import shutil
 from pathlib import Path
 
 from emflow.cli.progress import say
 from emflow.errors import SettingError
 from emflow.io.index import StoreRow, read_index
+from emflow.io.locations import Location, find_store, location, remove, size_bytes
 from emflow.io.plan import RESULTS
+from emflow.io.settings import read_config
+from emflow.io.store import belongs_to, store_folder, stores_of
 
 STAGES = ("tiles", "denoised")
 
@@ -28,21 +30,28 @@ def clean(*, stage: str | None = None, session: str | None = None, dry_run: bool
     if stage is not None and stage not in STAGES:
         raise SettingError(f"--stage {stage}: should be one of {', '.join(STAGES)}")
     freed = 0
+    root = read_config().stores.root
     for folder in sorted(RESULTS.glob(f"spa/{session or '*'}/batch*")):
         for name in STAGES:
             index = folder / f"{name}.tsv"
-            used = {row.store for row in read_index(index, StoreRow)} if index.is_file() else set()
-            for store in sorted(folder.glob(f"{name}.*.zarr")):
-                if stage == name or store.name not in used:
-                    freed += _remove(store, dry_run)
+            rows = read_index(index, StoreRow) if index.is_file() else []
+            used = {find_store(folder.absolute(), row.store) for row in rows if row.store}
+            places = {None, None if root is None else location(root)}
+            found = {store for place in places for store in stores_of(index, store_folder(index, place))}
+            # A copy of a session's folder names the stores of the original, which are not its own.
+            own = found | {store for store in used if belongs_to(store, index)}
+            for store in sorted(own if stage == name else own - used, key=str):
+                freed += _remove(store, dry_run)
             if stage == name and index.is_file():
                 freed += _remove(index, dry_run)
     say("clean", f"{freed / 1e6:.1f} MB {'would be' if dry_run else 'were'} freed")
 
 
-def _remove(path: Path, dry_run: bool) -> int:
-    size = sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
-    say("clean", f"{'would remove' if dry_run else 'removing'} {path} ({size / 1e6:.1f} MB)")
+def _remove(place: Location, dry_run: bool) -> int:
+    size = size_bytes(place)
+    say("clean", f"{'would remove' if dry_run else 'removing'} {place} ({size / 1e6:.1f} MB)")
     if not dry_run:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove(place)
+        if isinstance(place, Path) and place.exists():
+            raise SettingError(f"{place}: could not be removed")
     return size

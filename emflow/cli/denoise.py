@@ -10,11 +10,20 @@ from emflow.cli.progress import say
 from emflow.devices import choose_device
 from emflow.fourier import resized_shape
 from emflow.io.index import StoreRow, accepted, read_index
+from emflow.io.locations import find_store
 from emflow.io.store import read_image
 from emflow.resources import model_folder
 
 
-def denoise(*, tiles: Path, output: Path, model: str, device: str = "auto", threads: int = 1) -> None:
+def denoise(
+    *,
+    tiles: Path,
+    output: Path,
+    model: str,
+    device: str = "auto",
+    threads: int = 1,
+    stores: str | None = None,
+) -> None:
     """Write the denoised images of a batch and their table.
 
     Parameters
@@ -29,6 +38,8 @@ def denoise(*, tiles: Path, output: Path, model: str, device: str = "auto", thre
         auto, cpu or cuda.
     threads
         CPU threads of the network.
+    stores
+        Folder or URL (s3://...) below which the store lies, instead of beside its index.
     """
     import torch
 
@@ -53,13 +64,13 @@ def denoise(*, tiles: Path, output: Path, model: str, device: str = "auto", thre
     geometry = Geometry(shape, stored.unbinned_shape, stored.unbinned_pixel_size_angstrom)
 
     def make(row: StoreRow) -> NDArray[np.float32]:
-        image = read_image(tiles.parent / row.store, row.position or 0)
+        image = read_image(find_store(tiles.parent, row.store), row.position or 0)
         return denoise_micrograph(
             image, image_pixel_size_angstrom=pixel_size, network=network, card=card, device=chosen
         )
 
     # Two workers: one reads or writes while the other computes.
-    ImageBatch("denoise", output, geometry, make).write(table, 2 if chosen.type == "cuda" else 1)
+    ImageBatch("denoise", output, geometry, make, stores).write(table, 2 if chosen.type == "cuda" else 1)
 
 
 def _geometry(row: StoreRow) -> Geometry:

@@ -201,6 +201,7 @@ def _read(
 
     from emflow.errors import SettingError
     from emflow.io.index import StoreRow, accepted, read_index
+    from emflow.io.locations import find_store
     from emflow.io.picks import read_picks
     from emflow.io.plan import RESULTS
     from emflow.io.settings import read_sessions
@@ -233,7 +234,7 @@ def _read(
         micrographs.append(
             PickedMicrograph(
                 name=micrograph,
-                image=read_image(folder / row.store, row.position or 0),
+                image=read_image(find_store(folder, row.store), row.position or 0),
                 pixel_size_angstrom=row.pixel_size_angstrom or 0.0,
                 picks_yx=points * scale,
             )

@@ -22,6 +22,7 @@ from emflow.io.index import (
     write_failures,
     write_index,
 )
+from emflow.io.locations import find_store, location
 from emflow.io.store import SHARD_MICROGRAPHS, StoreWriter, checksum
 
 Source = TypeVar("Source", MicrographRow, StoreRow)
@@ -46,12 +47,16 @@ class Geometry:
 
 @dataclass(frozen=True)
 class ImageBatch(Generic[Source]):
-    """Makes the images of one batch; ``make`` turns a row into an image of ``geometry.shape``."""
+    """Makes the images of one batch; ``make`` turns a row into an image of ``geometry.shape``.
+
+    ``stores`` is where stores lie, when not beside their index: a folder or a URL.
+    """
 
     stage: str
     output: Path
     geometry: Geometry
     make: Callable[[Source], NDArray[np.float32]]
+    stores: str | None = None
 
     def write(self, table: Sequence[Source], threads: int) -> None:
         """Write the store, then the index of all rows of ``table``; a failed attempt leaves neither.
@@ -60,12 +65,12 @@ class ImageBatch(Generic[Source]):
         """
         rows = accepted(table)
         writer = StoreWriter(
-            self.output.parent,
-            self.output.stem,
+            self.output,
             count=len(rows),
             shape=self.geometry.shape,
             pixel_size_angstrom=self.geometry.pixel_size_angstrom,
             names=[row.name for row in rows],
+            root=None if self.stores is None else location(self.stores),
         )
         try:
             progress = _Progress(self.stage, len(rows))
@@ -93,7 +98,7 @@ class ImageBatch(Generic[Source]):
         if not self.output.is_file():
             return False
         named = {row.store for row in read_index(self.output, StoreRow) if row.store}
-        return any(writer.began_before(self.output.parent / store) for store in named)
+        return any(writer.began_before(find_store(self.output.parent, store)) for store in named)
 
     def _write_shard(
         self, writer: StoreWriter, start: int, rows: Sequence[Source], progress: "_Progress"
@@ -107,7 +112,7 @@ class ImageBatch(Generic[Source]):
                 say(self.stage, f"left out {row.name}: {error}")
                 results.append(StoreRow(row.name, FAILED, str(error)))
             else:
-                results.append(self._store_row(row.name, writer.path.name, start + offset, images[offset]))
+                results.append(self._store_row(row.name, writer.name, start + offset, images[offset]))
             progress.step()
         writer.write(start, images)
         return results

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emflow.cli.progress import say
 from emflow.devices import choose_device
 from emflow.io.index import OK, PickRow, StoreRow, accepted, read_index, write_failures, write_index
+from emflow.io.locations import find_store
 from emflow.io.star import write_star
 from emflow.io.store import read_image
 from emflow.metadata import Picks
@@ -111,12 +112,14 @@ _NO_PICKS = Picks(np.empty(0), np.empty(0), np.empty(0))
 def _read_ahead(folder: Path, rows: list[StoreRow]) -> Iterator[tuple[StoreRow, NDArray[np.float32]]]:
     """Yield rows with their images, the next one being read while the caller works on this one."""
     with ThreadPoolExecutor(1) as pool:
-        waiting = [pool.submit(read_image, folder / row.store, row.position or 0) for row in rows[:2]]
+        waiting = [
+            pool.submit(read_image, find_store(folder, row.store), row.position or 0) for row in rows[:2]
+        ]
         for position, row in enumerate(rows):
             image = waiting.pop(0).result()
             if position + 2 < len(rows):
                 ahead = rows[position + 2]
-                waiting.append(pool.submit(read_image, folder / ahead.store, ahead.position or 0))
+                waiting.append(pool.submit(read_image, find_store(folder, ahead.store), ahead.position or 0))
             yield row, image
 
 

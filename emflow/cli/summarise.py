@@ -19,6 +19,7 @@ from emflow.io.index import (
     StoreRow,
     read_index,
 )
+from emflow.io.locations import find_store
 from emflow.io.star import read_star
 from emflow.io.store import level_shapes, read_image
 from emflow.metadata import DOUBTFUL_CTF, Picks
@@ -184,7 +185,7 @@ def _draw_one(
     height, width = stored.height or 0, stored.width or 0
     shapes = level_shapes((height, width))
     level = max(n for n, shape in enumerate(shapes) if n == 0 or max(shape) >= _PICTURE_PIXELS)
-    image = read_image(batch / stored.store, stored.position or 0, level)
+    image = read_image(find_store(batch, stored.store), stored.position or 0, level)
     drawn = draw_picks(
         image,
         _exported_picks(relion / coordinate_path(row.micrograph_name)),

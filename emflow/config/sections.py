@@ -21,6 +21,28 @@ class Batches(Section):
     )
 
 
+class Stores(Section):
+    """Where the stores of images lie; their index tables and all else stay in the session's folder."""
+
+    root: str | None = Field(
+        None,
+        description="A folder's whole path or an fsspec URL (s3://bucket/folder); null: beside the tables. "
+        "Applies to stores that are written from now on.",
+    )
+
+    @field_validator("root")
+    @classmethod
+    def _a_place_that_jobs_share(cls, value: str | None) -> str | None:
+        if value is None or value.startswith("/"):
+            return value
+        scheme, mark, rest = value.partition("://")
+        if not (scheme and mark and rest) or scheme == "memory":
+            raise ValueError(
+                "a folder's whole path, or a URL such as s3://bucket/folder, that all jobs share"
+            )
+        return value
+
+
 class Motion(Section):
     """correct_motion: movies, aligned and summed; nothing of it concerns sessions of micrographs."""
 
@@ -179,6 +201,7 @@ class Config(Section):
         "auto", description="Where networks run; cuda is refused where there is none."
     )
     batches: Batches = Batches()
+    stores: Stores = Stores()
     motion: Motion = Motion()
     ctf: CtfEstimation = CtfEstimation()
     tiles: Tiles = Tiles()

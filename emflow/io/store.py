@@ -1,6 +1,7 @@
 """Image stores: OME-Zarr 0.5, sharded, one store per batch and stage, with axes (micrograph, y, x).
 
-A store belongs to the attempt that wrote it: its name is unique, and the stage's index, written last, says
+A store lies beside its index, or at a place of its own: a folder or an fsspec URL (`emflow.io.locations`).
+It belongs to the attempt that wrote it: its name is unique, and the stage's index, written last, says
 which one counts. An attempt that ends after one that began later (a run was killed, and its job lived on)
 leaves that one's index and store alone.
 
@@ -8,7 +9,6 @@ Whole shards are written by one writer: `SHARD_MICROGRAPHS` micrographs at a tim
 """
 
 import hashlib
-import shutil
 import time
 import uuid
 from collections.abc import Sequence
@@ -19,6 +19,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
+
+from emflow.io.locations import Location, below, listed, remove
 
 SHARD_MICROGRAPHS = 8
 _CHUNK_PIXELS = 512
@@ -51,8 +53,8 @@ class StoreWriter:
 
     Parameters
     ----------
-    folder, stage
-        The store becomes ``folder/stage.<attempt>.zarr``.
+    index
+        The table that will name the store, ``<stage>.tsv``.
     count
         Number of micrographs, and so of positions.
     shape
@@ -61,26 +63,45 @@ class StoreWriter:
         Of the images, along (y, x).
     names
         The micrographs' names, by position; kept in the store's attributes.
+    root
+        The store becomes ``<stage>.<attempt>.zarr`` beside its index; with a root, below
+        ``root/<name of the index's folder's folder>/<name of its folder>``.
+
+    Attributes
+    ----------
+    path
+        Where the store is.
+    name
+        What its index calls it: see `find_store`.
     """
 
     def __init__(
         self,
-        folder: Path,
-        stage: str,
+        index: Path,
         *,
         count: int,
         shape: tuple[int, int],
         pixel_size_angstrom: tuple[float, float],
         names: Sequence[str],
+        root: Location | None = None,
     ) -> None:
-        self.stage = stage
+        self.stage = index.stem
         self.shape = shape
-        self.path = folder / f"{stage}.{uuid.uuid4().hex[:12]}.zarr"
+        self._index = index.absolute()
+        self._folder = store_folder(index, root)
+        name = f"{self.stage}.{uuid.uuid4().hex[:12]}.zarr"
+        self.path = below(self._folder, name)
+        self.name = name if root is None else str(self.path)
         self._group = zarr.open_group(self.path, mode="w-", zarr_format=3)
         self._levels = [self._create_level(n, count, size) for n, size in enumerate(level_shapes(shape))]
         self._group.attrs["ome"] = _multiscales(len(self._levels), pixel_size_angstrom)
         self.started = time.time_ns()
-        self._about: dict[str, Any] = {"stage": stage, "names": list(names), "started": self.started}
+        self._about: dict[str, Any] = {
+            "stage": self.stage,
+            "index": str(self._index),
+            "names": list(names),
+            "started": self.started,
+        }
         self._group.attrs["emflow"] = {**self._about, "complete": False}
 
     def _create_level(self, level: int, count: int, shape: tuple[int, int]) -> "zarr.Array[Any]":
@@ -112,28 +133,49 @@ class StoreWriter:
 
     def discard(self) -> None:
         """Remove the store: its attempt failed."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
 
     def remove_superseded(self) -> None:
         """Remove earlier attempts' complete stores; call after the index names this one.
 
         An incomplete one may have a living writer: `emflow clean` removes it when nobody runs.
         """
-        for other in self.path.parent.glob(f"{self.stage}.*.zarr"):
+        for other in stores_of(self._index, self._folder):
             if other != self.path and is_complete(other) and not self.began_before(other):
-                shutil.rmtree(other, ignore_errors=True)
+                remove(other)
 
-    def began_before(self, other: Path) -> bool:
+    def began_before(self, other: Location) -> bool:
         """Whether the store at ``other`` was begun after this one: its attempt is the one that counts."""
         return int(_about(other).get("started", 0)) > self.started
 
 
-def is_complete(path: Path) -> bool:
+def store_folder(index: Path, root: Location | None) -> Location:
+    """Return the folder of an index's stores."""
+    folder = index.absolute().parent
+    return folder if root is None else below(root, folder.parent.name, folder.name)
+
+
+def stores_of(index: Path, folder: Location) -> list[Location]:
+    """Return the stores in a folder that were written for an index, whether or not it names them."""
+    return [store for store in listed(folder, f"{index.stem}.*.zarr") if belongs_to(store, index)]
+
+
+def belongs_to(store: Location, index: Path) -> bool:
+    """Whether a store was written for an index.
+
+    Several session folders may share a root: elsewhere than beside its index, a store says whose it is.
+    """
+    index = index.absolute()
+    beside = isinstance(store, Path) and store.parent == index.parent
+    return beside or _about(store).get("index") == str(index)
+
+
+def is_complete(path: Location) -> bool:
     """Whether the store's writer has finished."""
     return _about(path).get("complete") is True
 
 
-def _about(path: Path) -> dict[str, Any]:
+def _about(path: Location) -> dict[str, Any]:
     """Return what a store's writer says of it; nothing where there is no store."""
     try:
         about = zarr.open_group(path, mode="r").attrs.get("emflow")
@@ -142,7 +184,7 @@ def _about(path: Path) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def read_image(store: Path, position: int, level: int = 0) -> NDArray[np.float32]:
+def read_image(store: Location, position: int, level: int = 0) -> NDArray[np.float32]:
     """Read one image, shape (height, width)."""
     array = zarr.open_array(store, path=str(level), mode="r")
     return np.asarray(array[position], dtype=np.float32)

@@ -14,7 +14,7 @@ from emflow.io.store import (
 
 def make(folder, count=10, shape=(40, 60)):
     return StoreWriter(
-        folder, "tiles", count=count, shape=shape, pixel_size_angstrom=(3.0, 3.1), names=["m"] * count
+        folder / "tiles.tsv", count=count, shape=shape, pixel_size_angstrom=(3.0, 3.1), names=["m"] * count
     )
 
 

@@ -35,6 +35,7 @@ EXPORT_ON = {"export_relion": 1, "summarise": 1}
 CONFIG_CHANGES = {
     "device": ("cpu", {}),
     "batches.size": (50, {}),
+    "stores.root": ("/elsewhere", {}),  # what was written stays where it is
     "ctf.enabled": (False, {"export_relion": 1, "summarise": 1}),
     "ctf.min_defocus_angstrom": (2500.0, CTF_ON),
     "ctf.max_defocus_angstrom": (40_000.0, CTF_ON),

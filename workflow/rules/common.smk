@@ -7,6 +7,7 @@ from pathlib import Path
 
 from emflow.errors import SettingError
 from emflow.io.movies import is_eer
+from emflow.io.locations import check_root
 from emflow.io.model import model_sha256
 from emflow.io.plan import check_machine, read_plan, unlisted
 from emflow.io.start import begin, read_call
@@ -26,6 +27,8 @@ try:
     PLAN = read_plan(needs_sessions=CALL is not None and not CALL.trains)
     if CALL is not None:
         check_machine(PLAN, jobs_run_here=CALL.jobs_run_here)
+        if CALL.runs and PLAN.config.stores.root is not None:
+            check_root(PLAN.config.stores.root)
         begin(CALL, config)
     MODEL_SHA256 = {
         stage: model_sha256(folder) for stage, folder in PLAN.models.items()
@@ -34,6 +37,7 @@ except SettingError as error:
     refuse(error)
 
 CONFIG = PLAN.config
+STORES = f"--stores={shlex.quote(CONFIG.stores.root)}" if CONFIG.stores.root else ""
 GPUS = 0 if CONFIG.device == "cpu" else 1
 
 if workflow.is_main_process:

@@ -15,6 +15,8 @@ rule denoise:
     resources:
         gpu=GPUS,
         device=CONFIG.device,
+        # Where the store lies changes no result.
+        stores=STORES,
         mem_mb=memory(2000, 5),
         runtime=minutes(10, 10),
     params:
@@ -27,5 +29,6 @@ rule denoise:
         " --model {params.model:q}"
         " --device {resources.device:q}"
         " --threads {threads}"
+        " {resources.stores}"
         " --output {output:q}"
         " 2>&1 | tee {log:q}"

@@ -13,6 +13,8 @@ rule build_tiles:
         "logs/build_tiles/{session}/{batch}.benchmark.tsv"
     threads: 4
     resources:
+        # Where the store lies changes no result.
+        stores=STORES,
         mem_mb=memory(700, 30),
         runtime=minutes(10, 10),
     params:
@@ -27,5 +29,6 @@ rule build_tiles:
         " --outlier-sigmas {params.outliers:q}"
         " --background-sigma-angstrom {params.background:q}"
         " --threads {threads}"
+        " {resources.stores}"
         " --output {output:q}"
         " 2>&1 | tee {log:q}"
