@@ -40,7 +40,7 @@ class CleanFrames:
         BadInputError
             If the frames hold nothing, contradict the gain, or have too many bad pixels.
         """
-        self._stack, self._gain, self._device = stack, gain, device
+        self._stack, self._gain, self.device = stack, gain, device
         shape = stack[0].shape
         total = np.zeros(shape, dtype=np.float32)
         for frame in stack:
@@ -81,7 +81,7 @@ class CleanFrames:
             if self._gain is not None:
                 frame *= self._gain
             self._filler.fill(frame, number)
-            yield torch.from_numpy(frame).to(self._device)
+            yield torch.from_numpy(frame).to(self.device)
 
 
 def motion_of(
@@ -97,8 +97,7 @@ def motion_of(
     settings = MotionSettings() if local else MotionSettings(degree=0)
     small = working_shape(frames.shape, pixel_size_angstrom, settings)
     group = max(1, min(group_frames, len(frames) // 2))
-    device = next(iter(frames)).device
-    working = torch.zeros((math.ceil(len(frames) / group), *small), device=device)
+    working = torch.zeros((math.ceil(len(frames) / group), *small), device=frames.device)
     for number, frame in enumerate(frames):
         working[number // group] += fourier_crop(frame[None], small)[0]
     estimate = estimate_motion(
