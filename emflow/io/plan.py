@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -40,7 +41,6 @@ class Plan:
     sessions: dict[str, Session]
     batches: dict[str, dict[str, Batch]]  # by session, then by batch, in order
     models: dict[str, Path]  # by stage
-    camera_files: dict[str, dict[str, str]]  # by session: SHA-256 of "gain" and of "defects", or nothing
 
     @property
     def with_movies(self) -> list[str]:
@@ -80,17 +80,20 @@ def read_plan(*, needs_sessions: bool = True) -> Plan:
     for name, listed in batches.items():
         if not listed and needs_sessions:
             raise SettingError(f"{INPUTS}: lists no file of session {name}; run emflow scan")
-    files = {
-        name: {
-            kind: sha256(Path(path)) if path and Path(path).is_file() else ""
-            for kind, path in (("gain", session.gain), ("defects", session.defects))
-        }
-        for name, session in sessions.items()
-    }
     models = {"pick": model_folder(config.pick.model)}
     if config.denoise.enabled or config.pick.image == "denoised":
         models["denoise"] = model_folder(config.denoise.model)
-    return Plan(config, sessions, batches, models, files)
+    return Plan(config, sessions, batches, models)
+
+
+@cache
+def camera_digests(session: Session) -> dict[str, str]:
+    """Return the SHA-256 of a session's ``"gain"`` and ``"defects"``, or nothing where there is no such file.
+
+    Files of a camera's size: read once, and only for the rule that asks.
+    """
+    files = {"gain": session.gain, "defects": session.defects}
+    return {kind: sha256(Path(path)) if path and Path(path).is_file() else "" for kind, path in files.items()}
 
 
 def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
@@ -114,9 +117,9 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
         raise SettingError(f"{RESULTS.absolute()}: cannot be written: {error.strerror}") from None
     for stage, folder in plan.models.items():
         check_model(folder, stage)
-    for session in plan.sessions.values():
-        if session.movies is not None:
-            check_camera(session, read_inputs())
+    rows = read_inputs() if plan.with_movies else []
+    for name in plan.with_movies:
+        check_camera(plan.sessions[name], rows)
     if plan.config.device == "cuda" and jobs_run_here and not cuda_driver_present():
         raise SettingError(
             "device: cuda was asked for, but this machine has no GPU; set device to auto or cpu"

@@ -27,6 +27,11 @@ def camera_flags(wildcards):
     )
 
 
+def has_eer(wildcards):
+    """Return whether a session's movies are EER."""
+    return is_eer(Path(PLAN.sessions[wildcards.session].pattern))
+
+
 def sum_flags(wildcards):
     """Return how movies are aligned and summed, as flags."""
     motion = CONFIG.motion
@@ -40,7 +45,7 @@ def sum_flags(wildcards):
         ),
     }
     # Upsampling concerns EER alone, and would run other movies again for nothing.
-    if is_eer(Path(PLAN.sessions[wildcards.session].pattern)):
+    if has_eer(wildcards):
         flags["eer-upsampling"] = motion.eer_upsampling
     switches = {
         "local": motion.local,
@@ -48,7 +53,7 @@ def sum_flags(wildcards):
         "unweighted": motion.unweighted,
         "half-precision": motion.half_precision,
     }
-    words = [f"--{'' if on else 'no-'}{name}" for name, on in switches.items()]
+    words = [switch(name, on) for name, on in switches.items()]
     return f"{as_flags(flags)} {' '.join(words)}"
 
 
@@ -56,6 +61,6 @@ def movie_memory(wildcards, threads, attempt):
     """Return a memory request that follows the size of a movie, which is held whole."""
     batch = this_batch(wildcards)
     frames = min(batch.frames, MOST_FRACTIONS)
-    scale = CONFIG.motion.eer_upsampling**2
+    scale = CONFIG.motion.eer_upsampling**2 if has_eer(wildcards) else 1
     megapixels = max(16, batch.megapixels) * scale
     return round((1000 + megapixels * (120 + 16 * frames)) * (1 + 0.5 * (attempt - 1)))

@@ -23,7 +23,7 @@ rule correct_motion:
         digest=lambda wildcards: this_batch(wildcards).digest,
         optics=optics_flags,
         movies=movie_flags,
-        camera=lambda wildcards: PLAN.camera_files[wildcards.session],
+        camera=lambda wildcards: camera_digests(PLAN.sessions[wildcards.session]),
         sums=sum_flags,
         revision=REVISIONS["correct_motion"],
     shell:
