@@ -44,6 +44,7 @@ def explain_pick(
     from emflow.cli.progress import say
     from emflow.errors import SettingError
     from emflow.io.explanations import write_explanation
+    from emflow.io.locations import find_store
     from emflow.io.model import load_model
     from emflow.io.store import read_image
     from emflow.model_card import PICK
@@ -60,7 +61,7 @@ def explain_pick(
         raise SettingError(f"--number {number}: {micrograph} has {len(table)} picks above the floor")
     pick = table.sort_values("rlnAutopickFigureOfMerit", ascending=False, kind="stable").iloc[number - 1]
     image = working_image(
-        read_image(picks.parent / row.store, row.position or 0),
+        read_image(find_store(picks.parent, row.store), row.position or 0),
         image_pixel_size_angstrom=row.pixel_size_angstrom or 0.0,
         diameter_angstrom=diameter_angstrom,
         card=card,

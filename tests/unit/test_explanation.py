@@ -84,12 +84,12 @@ def batch(seen, tmp_path: Path) -> Path:
     *_, image, picks = seen
     sampling = (PIXEL_SIZE, PIXEL_SIZE)
     writer = StoreWriter(
-        tmp_path, "tiles", count=1, shape=image.shape, pixel_size_angstrom=sampling, names=["m.mrc"]
+        tmp_path / "tiles.tsv", count=1, shape=image.shape, pixel_size_angstrom=sampling, names=["m.mrc"]
     )
     writer.write(0, image[None])
     writer.finish()
     size = {"height": 512, "width": 512, "unbinned_height": 512, "unbinned_width": 512}
-    row = StoreRow("m.mrc", OK, store=writer.path.name, position=0, pixel_size_angstrom=PIXEL_SIZE, **size)
+    row = StoreRow("m.mrc", OK, store=writer.name, position=0, pixel_size_angstrom=PIXEL_SIZE, **size)
     write_index(tmp_path / "tiles.tsv", [row], StoreRow)
     (tmp_path / "picks.tsv").write_text("name\n")
     table = pd.DataFrame(

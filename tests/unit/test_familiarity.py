@@ -72,13 +72,13 @@ def test_pick_tells_which_micrographs_are_unlike_the_training(tmp_path, capsys):
     images = np.stack([smooth, like])
     names = ["smooth.mrc", "like.mrc"]
     writer = StoreWriter(
-        tmp_path, "tiles", count=2, shape=(256, 256), pixel_size_angstrom=(5.0, 5.0), names=names
+        tmp_path / "tiles.tsv", count=2, shape=(256, 256), pixel_size_angstrom=(5.0, 5.0), names=names
     )
     writer.write(0, images)
     writer.finish()
     size = {"height": 256, "width": 256, "unbinned_height": 256, "unbinned_width": 256}
     rows = [
-        StoreRow(name, OK, store=writer.path.name, position=position, pixel_size_angstrom=5.0, **size)
+        StoreRow(name, OK, store=writer.name, position=position, pixel_size_angstrom=5.0, **size)
         for position, name in enumerate(names)
     ]
     write_index(tmp_path / "tiles.tsv", rows, StoreRow)
