@@ -15,14 +15,13 @@ import scipy.fft
 import torch
 from numpy.typing import NDArray
 
+from emflow.config import Tiles
 from emflow.fourier import resized_shape
 from emflow.preprocessing import flat_field
 from emflow.training.augment import random_crop, random_symmetry
 from emflow.training.denoiser import CLIP_SIGMAS, PIXEL_SIZE_ANGSTROM, detail_of
 from emflow.training.loop import Batch
 
-BACKGROUND_SIGMA_ANGSTROM = 1000.0
-OUTLIER_SIGMAS = 8.0
 # Of the pixels of a crop; those hidden at one time must be far enough apart not to miss each other.
 HIDDEN_SHARE = 0.015
 NEIGHBOUR_REACH = 2
@@ -48,13 +47,14 @@ def own_micrograph(
     """
     pixel_size = max(pixel_size_angstrom, PIXEL_SIZE_ANGSTROM)
     shape = resized_shape(images[0].shape, pixel_size_angstrom, pixel_size)
+    tiles = Tiles()
     flat = [
         np.clip(
             flat_field(
                 image,
                 shape,
-                outlier_sigmas=OUTLIER_SIGMAS,
-                background_sigma_pixels=BACKGROUND_SIGMA_ANGSTROM / pixel_size,
+                outlier_sigmas=tiles.outlier_sigmas,
+                background_sigma_pixels=tiles.background_sigma_angstrom / pixel_size,
             ),
             -CLIP_SIGMAS,
             CLIP_SIGMAS,

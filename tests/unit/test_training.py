@@ -255,15 +255,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("picker")
-    train_picker(
-        output=folder,
-        steps=4,
-        learning=Learning(batch=1),
-        channels=(4, 6, 8),
-        workers=0,
-        scenes=2,
-        device="cpu",
-    )
+    train_picker(output=folder, steps=4, **SMALL)
     return folder
 
 
@@ -311,15 +303,7 @@ def test_starting_from_a_model(small_run, tmp_path):
 
 
 def test_the_denoiser_command_leaves_a_whole_model(tmp_path):
-    train_denoiser(
-        output=tmp_path,
-        steps=2,
-        learning=Learning(batch=1),
-        channels=(4, 6, 8),
-        workers=0,
-        scenes=2,
-        device="cpu",
-    )
+    train_denoiser(output=tmp_path, steps=2, **SMALL)
     _, card = load_model(tmp_path, "denoise")
     assert card.pixel_size_angstrom == 5.0
     assert "gain_over_best_gaussian_decibel" in card.scores
