@@ -1,0 +1,117 @@
+"""Tomograms by weighted back-projection, slab by slab.
+
+Each image is weighted by a ramp along the direction across its tilt axis, and every voxel sums what it meets
+in the images: the inverse of projection for full sampling (Radermacher 1992). The memory is that of one slab
+and the images, whatever the tomogram's depth.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from emflow.tilt_geometry import TiltGeometry
+
+
+def tilt_weights(geometry: TiltGeometry) -> NDArray[np.float64]:
+    """Return the angle in radians that each image stands for, shape (n,): half the gap to either neighbour.
+
+    The outermost images stand for as much to the outside as to the inside.
+    """
+    tilts = np.radians(geometry.y_tilt_degrees)
+    if len(tilts) == 1:
+        return np.ones(1)
+    order = np.argsort(tilts, kind="stable")
+    gaps = np.diff(tilts[order])
+    weights = np.empty(len(tilts))
+    weights[order] = 0.5 * (np.append(gaps[0], gaps) + np.append(gaps, gaps[-1]))
+    return weights
+
+
+def ramp_filter(images: torch.Tensor, geometry: TiltGeometry) -> torch.Tensor:
+    """Weight images (n, h, w) by the frequency across the tilt axis, in cycles per pixel, and by their angle.
+
+    The tilt axis lies along y turned by ``z_rot``, so that frequency is ``kx cos(z_rot) + ky sin(z_rot)``.
+    Images are mirrored to twice their size for it: a periodic image would leak from edge to edge.
+    """
+    height, width = images.shape[-2:]
+    weights = tilt_weights(geometry)
+    ky = torch.fft.fftfreq(2 * height, device=images.device)[:, None]
+    kx = torch.fft.rfftfreq(2 * width, device=images.device)[None]
+    filtered = torch.empty_like(images)
+    for n, (angle, weight) in enumerate(zip(np.radians(geometry.z_rot_degrees), weights, strict=True)):
+        ramp = float(weight) * (float(np.cos(angle)) * kx + float(np.sin(angle)) * ky).abs()
+        mirrored = torch.cat([images[n], images[n].flip(0)], dim=0)
+        mirrored = torch.cat([mirrored, mirrored.flip(1)], dim=1)
+        spectrum = torch.fft.rfft2(mirrored) * ramp
+        filtered[n] = torch.fft.irfft2(spectrum, s=mirrored.shape)[:height, :width]
+    return filtered
+
+
+def reconstruct_slab(
+    images: torch.Tensor,
+    geometry: TiltGeometry,
+    pixel_size_angstrom: float,
+    shape: tuple[int, int, int],
+    first_slice: int,
+    slices: int,
+) -> torch.Tensor:
+    """Back-project filtered images into the slices from ``first_slice``.
+
+    Parameters
+    ----------
+    images
+        Shape (n, height, width), filtered, of the volume's pixel size, centred at ``side // 2``.
+    geometry
+        Of the n images.
+    shape
+        Of the whole volume (z, y, x).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (slices, y, x). What lies outside an image adds nothing.
+    """
+    count, height, width = images.shape
+    depth, rows, columns = shape
+    device = images.device
+    z = torch.arange(first_slice, first_slice + slices, device=device, dtype=torch.float32) - depth // 2
+    y = torch.arange(rows, device=device, dtype=torch.float32) - rows // 2
+    x = torch.arange(columns, device=device, dtype=torch.float32) - columns // 2
+    matrices = torch.from_numpy(geometry.matrices()).to(device, torch.float32)
+    shifts = torch.from_numpy(geometry.shifts_angstrom / pixel_size_angstrom).to(device, torch.float32)
+    slab = torch.zeros((slices, rows, columns), device=device)
+    for n in range(count):
+        position = []
+        for axis, side in ((0, width), (1, height)):
+            along_x, along_y, along_z = matrices[n, axis]
+            pixel = (
+                along_z * z[:, None, None]
+                + along_y * y[None, :, None]
+                + along_x * x[None, None, :]
+                + (shifts[n, axis] + side // 2)
+            )
+            # grid_sample's coordinates: -1 and 1 are the centres of the outermost pixels.
+            position.append(pixel * (2 / (side - 1)) - 1)
+        grid = torch.stack(position, dim=-1).reshape(1, slices * rows, columns, 2)
+        sampled = functional.grid_sample(
+            images[n][None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True
+        )
+        slab += sampled.reshape(slices, rows, columns)
+    return slab
+
+
+def reconstruct_slabs(
+    images: torch.Tensor,
+    geometry: TiltGeometry,
+    pixel_size_angstrom: float,
+    shape: tuple[int, int, int],
+    slab_slices: int,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield (first slice, slab) of the weighted back-projection of unfiltered images (n, h, w)."""
+    filtered = ramp_filter(images, geometry)
+    for first in range(0, shape[0], slab_slices):
+        slices = min(slab_slices, shape[0] - first)
+        yield first, reconstruct_slab(filtered, geometry, pixel_size_angstrom, shape, first, slices)
