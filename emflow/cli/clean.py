@@ -4,11 +4,11 @@ from pathlib import Path
 
 from emflow.cli.progress import say
 from emflow.errors import SettingError
+from emflow.io.attempts import belongs_to, store_folder, stores_of
 from emflow.io.index import StoreRow, read_index
 from emflow.io.locations import Location, find_store, location, remove, size_bytes
 from emflow.io.plan import RESULTS
 from emflow.io.settings import read_config
-from emflow.io.store import belongs_to, store_folder, stores_of
 
 STAGES = ("tiles", "denoised")
 

@@ -1,26 +1,21 @@
 """Image stores: OME-Zarr 0.5, sharded, one store per batch and stage, with axes (micrograph, y, x).
 
-A store lies beside its index, or at a place of its own: a folder or an fsspec URL (`emflow.io.locations`).
-It belongs to the attempt that wrote it: its name is unique, and the stage's index, written last, says
-which one counts. An attempt that ends after one that began later (a run was killed, and its job lived on)
-leaves that one's index and store alone.
-
-Whole shards are written by one writer: `SHARD_MICROGRAPHS` micrographs at a time.
+The images of a tilt series make one as well, with axes (tilt, y, x). Whole shards are written by one writer:
+`SHARD_MICROGRAPHS` images at a time.
 """
 
 import hashlib
-import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from emflow.io.locations import Location, below, listed, remove
+from emflow.io.attempts import Attempt
+from emflow.io.locations import Location
 
 SHARD_MICROGRAPHS = 8
 _CHUNK_PIXELS = 512
@@ -48,7 +43,7 @@ def checksum(image: NDArray[np.generic]) -> str:
     return hashlib.sha256(np.ascontiguousarray(image, dtype="<f2").tobytes()).hexdigest()
 
 
-class StoreWriter:
+class StoreWriter(Attempt):
     """A new store of ``count`` images of one shape, to be written in groups of whole shards.
 
     Parameters
@@ -64,15 +59,9 @@ class StoreWriter:
     names
         The micrographs' names, by position; kept in the store's attributes.
     root
-        The store becomes ``<stage>.<attempt>.zarr`` beside its index; with a root, below
-        ``root/<name of the index's folder's folder>/<name of its folder>``.
-
-    Attributes
-    ----------
-    path
-        Where the store is.
-    name
-        What its index calls it: see `find_store`.
+        Where stores lie, if not beside their index.
+    axis
+        What the images are, which is the first axis's name.
     """
 
     def __init__(
@@ -84,30 +73,18 @@ class StoreWriter:
         pixel_size_angstrom: tuple[float, float],
         names: Sequence[str],
         root: Location | None = None,
+        axis: Literal["micrograph", "tilt"] = "micrograph",
     ) -> None:
-        self.stage = index.stem
+        super().__init__(index, root, {"names": list(names)})
         self.shape = shape
-        self._index = index.absolute()
-        self._folder = store_folder(index, root)
-        name = f"{self.stage}.{uuid.uuid4().hex[:12]}.zarr"
-        self.path = below(self._folder, name)
-        self.name = name if root is None else str(self.path)
-        self._group = zarr.open_group(self.path, mode="w-", zarr_format=3)
+        self._axis = axis
         self._levels = [self._create_level(n, count, size) for n, size in enumerate(level_shapes(shape))]
-        self._group.attrs["ome"] = _multiscales(len(self._levels), pixel_size_angstrom)
-        self.started = time.time_ns()
-        self._about: dict[str, Any] = {
-            "stage": self.stage,
-            "index": str(self._index),
-            "names": list(names),
-            "started": self.started,
-        }
-        self._group.attrs["emflow"] = {**self._about, "complete": False}
+        self.group.attrs["ome"] = _multiscales(len(self._levels), pixel_size_angstrom, axis)
 
     def _create_level(self, level: int, count: int, shape: tuple[int, int]) -> "zarr.Array[Any]":
         chunk = [min(_CHUNK_PIXELS, side) for side in shape]
         shard = [-(-side // part) * part for side, part in zip(shape, chunk, strict=True)]
-        return self._group.create_array(
+        return self.group.create_array(
             str(level),
             shape=(count, *shape),
             chunks=(1, *chunk),
@@ -115,7 +92,7 @@ class StoreWriter:
             dtype="float16",
             fill_value=0,
             compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
-            dimension_names=("micrograph", "y", "x"),
+            dimension_names=(self._axis, "y", "x"),
         )
 
     def write(self, first: int, images: NDArray[np.float32]) -> None:
@@ -127,62 +104,6 @@ class StoreWriter:
             level[first : first + len(images)] = images.astype(np.float16)
             images = halve(images)
 
-    def finish(self) -> None:
-        """Mark the store as complete, so that a later attempt may remove it."""
-        self._group.attrs["emflow"] = {**self._about, "complete": True}
-
-    def discard(self) -> None:
-        """Remove the store: its attempt failed."""
-        remove(self.path)
-
-    def remove_superseded(self) -> None:
-        """Remove earlier attempts' complete stores; call after the index names this one.
-
-        An incomplete one may have a living writer: `emflow clean` removes it when nobody runs.
-        """
-        for other in stores_of(self._index, self._folder):
-            if other != self.path and is_complete(other) and not self.began_before(other):
-                remove(other)
-
-    def began_before(self, other: Location) -> bool:
-        """Whether the store at ``other`` was begun after this one: its attempt is the one that counts."""
-        return int(_about(other).get("started", 0)) > self.started
-
-
-def store_folder(index: Path, root: Location | None) -> Location:
-    """Return the folder of an index's stores."""
-    folder = index.absolute().parent
-    return folder if root is None else below(root, folder.parent.name, folder.name)
-
-
-def stores_of(index: Path, folder: Location) -> list[Location]:
-    """Return the stores in a folder that were written for an index, whether or not it names them."""
-    return [store for store in listed(folder, f"{index.stem}.*.zarr") if belongs_to(store, index)]
-
-
-def belongs_to(store: Location, index: Path) -> bool:
-    """Whether a store was written for an index.
-
-    Several session folders may share a root: elsewhere than beside its index, a store says whose it is.
-    """
-    index = index.absolute()
-    beside = isinstance(store, Path) and store.parent == index.parent
-    return beside or _about(store).get("index") == str(index)
-
-
-def is_complete(path: Location) -> bool:
-    """Whether the store's writer has finished."""
-    return _about(path).get("complete") is True
-
-
-def _about(path: Location) -> dict[str, Any]:
-    """Return what a store's writer says of it; nothing where there is no store."""
-    try:
-        about = zarr.open_group(path, mode="r").attrs.get("emflow")
-    except (FileNotFoundError, ValueError):
-        return {}
-    return about if isinstance(about, dict) else {}
-
 
 def read_image(store: Location, position: int, level: int = 0) -> NDArray[np.float32]:
     """Read one image, shape (height, width)."""
@@ -190,7 +111,7 @@ def read_image(store: Location, position: int, level: int = 0) -> NDArray[np.flo
     return np.asarray(array[position], dtype=np.float32)
 
 
-def _multiscales(levels: int, pixel_size_angstrom: tuple[float, float]) -> dict[str, Any]:
+def _multiscales(levels: int, pixel_size_angstrom: tuple[float, float], axis: str) -> dict[str, Any]:
     pixel_y, pixel_x = pixel_size_angstrom
     datasets = []
     for level in range(levels):
@@ -207,8 +128,8 @@ def _multiscales(levels: int, pixel_size_angstrom: tuple[float, float]) -> dict[
             }
         )
     axes = [
-        {"name": "micrograph"},
+        {"name": axis},
         {"name": "y", "type": "space", "unit": "angstrom"},
         {"name": "x", "type": "space", "unit": "angstrom"},
     ]
-    return {"version": "0.5", "multiscales": [{"name": "micrographs", "axes": axes, "datasets": datasets}]}
+    return {"version": "0.5", "multiscales": [{"name": f"{axis}s", "axes": axes, "datasets": datasets}]}

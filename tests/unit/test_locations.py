@@ -11,10 +11,11 @@ from emflow.cli.clean import clean
 from emflow.cli.image_batch import Geometry, ImageBatch
 from emflow.config import parse_config
 from emflow.errors import SettingError
+from emflow.io.attempts import store_folder, stores_of
 from emflow.io.index import OK, MicrographRow, StoreRow, read_index
 from emflow.io.locations import check_root, find_store, listed, location
 from emflow.io.settings import config_text
-from emflow.io.store import checksum, read_image, store_folder, stores_of
+from emflow.io.store import checksum, read_image
 
 TABLE = [MicrographRow(f"m{number}", OK) for number in range(10)]
 INDEX = Path("results/spa/mine/batch00001/tiles.tsv")

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
+from emflow.io.attempts import is_complete
 from emflow.io.store import (
     SHARD_MICROGRAPHS,
     StoreWriter,
     checksum,
     halve,
-    is_complete,
     level_shapes,
     read_image,
 )
