@@ -2,15 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-PixelSize = Annotated[float, Field(ge=0.1, le=100.0)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and a key it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from emflow.config.base import PixelSize, Section
+from emflow.config.tomography import (
+    Alignment,
+    DenoiseTomogram,
+    PickTomogram,
+    Segment,
+    TiltCtf,
+    Tilts,
+    Tomogram,
+)
 
 
 class Batches(Section):
@@ -207,6 +210,13 @@ class Config(Section):
     tiles: Tiles = Tiles()
     denoise: Denoise = Denoise()
     pick: Pick = Pick()
+    tilts: Tilts = Tilts()
+    alignment: Alignment = Alignment()
+    tilt_ctf: TiltCtf = TiltCtf()
+    tomogram: Tomogram = Tomogram()
+    denoise_tomogram: DenoiseTomogram = DenoiseTomogram()
+    segment: Segment = Segment()
+    pick_tomogram: PickTomogram = PickTomogram()
     export: Export = Export()
     summarise: Summarise = Summarise()
     train: Train = Train()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from emflow.config.sections import PixelSize, Section
+from emflow.config.base import PixelSize, Section
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 

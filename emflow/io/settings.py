@@ -91,7 +91,7 @@ def _describe(section: BaseModel, lines: list[str], indent: str) -> None:
             lines += ["", f"# {summary}", f"{key}:"]
             _describe(value, lines, indent + "  ")
         else:
-            shown = yaml.safe_dump(value).removesuffix("...\n").strip()
+            shown = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
             lines += [f"{indent}# {field.description}", f"{indent}{key}: {shown}"]
 
 

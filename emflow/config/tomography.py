@@ -1,0 +1,129 @@
+"""Settings of the stages that tilt series and tomograms go through."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from emflow.config.base import PixelSize, Section
+
+
+class Tilts(Section):
+    """correct_tilts: the images of a tilt series, cleaned, at the tomogram's pixel size."""
+
+    exposure_weighting: bool = Field(
+        True, description="Whether to weigh each image's frequencies by the damage before it."
+    )
+    outlier_sigmas: Annotated[float, Field(ge=3.0, le=100.0)] = Field(
+        8.0,
+        description="Pixels further than this many robust standard deviations from the median are clamped.",
+    )
+    dark_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.3, description="An image darker than this share of what its neighbours let expect is left out."
+    )
+    max_tilt_degrees: Annotated[float, Field(ge=10.0, le=90.0)] = Field(
+        90.0, description="Images tilted further than this, in degrees, are left out."
+    )
+
+
+class Alignment(Section):
+    """align_tilts: shifts and tilt axis without fiducials; an alignment that was imported is kept."""
+
+    replace: bool = Field(False, description="Whether to align also where an alignment was imported.")
+    refine_axis: bool = Field(True, description="Whether to refine the angle of the tilt axis.")
+    projection_matching: bool = Field(
+        True, description="Whether to refine shifts against the tomogram of the other images."
+    )
+
+
+class TiltCtf(Section):
+    """estimate_tilt_ctf: defocus of every image of a tilt series."""
+
+    enabled: bool = Field(
+        True, description="Whether to estimate; without, nominal defocus or an imported CTF is exported."
+    )
+    replace: bool = Field(False, description="Whether to estimate also where a RELION STAR brought a CTF.")
+    min_defocus_angstrom: Annotated[float, Field(ge=500.0, le=200_000.0)] = Field(
+        10_000.0, description="Smallest defocus in angstrom that is looked for, underfocus positive."
+    )
+    max_defocus_angstrom: Annotated[float, Field(ge=500.0, le=200_000.0)] = Field(
+        80_000.0, description="Largest defocus in angstrom that is looked for.", validate_default=True
+    )
+
+    @field_validator("max_defocus_angstrom")
+    @classmethod
+    def _a_range_of_defocus(cls, value: float, info: ValidationInfo) -> float:
+        low = info.data.get("min_defocus_angstrom")
+        if low is not None and value <= low:
+            raise ValueError(f"above tilt_ctf.min_defocus_angstrom, {low:g}")
+        return value
+
+
+class Tomogram(Section):
+    """reconstruct: the tomogram, whole and from halves of the data."""
+
+    pixel_size_angstrom: PixelSize = Field(
+        10.0, description="Angstrom per voxel of tomograms and stored tilts; never finer than the data."
+    )
+    thickness_angstrom: Annotated[float, Field(ge=100.0, le=20_000.0)] = Field(
+        2000.0, description="Depth in angstrom of what is reconstructed."
+    )
+    filter: Literal["ramp", "sirt"] = Field(
+        "ramp", description="Weights of the back-projection: a ramp, or as after a few rounds of SIRT."
+    )
+    sirt_rounds: Annotated[int, Field(ge=1, le=1000)] = Field(
+        10, description="Rounds of SIRT that filter: sirt imitates; fewer are smoother."
+    )
+    ctf: Literal["none", "phase_flip", "deconvolve"] = Field(
+        "none", description="What to do about the CTF: nothing, flip phases, or deconvolve (for eyes)."
+    )
+    mrc: bool = Field(False, description="Whether to write the tomogram as MRC as well.")
+
+
+class DenoiseTomogram(Section):
+    """denoise_tomogram: tomograms for eyes and for segmentation."""
+
+    enabled: bool = Field(True, description="Whether to denoise at all.")
+    model: str = Field(
+        "tomogram_denoiser", description="Shipped model's name, or the path of a model folder."
+    )
+    training_steps: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        0, description="Steps of training on each session's own halves, from the model; 0 takes it as it is."
+    )
+
+
+class Segment(Section):
+    """segment: the class of every voxel, slice by slice."""
+
+    model: str = Field("segmenter", description="Shipped model's name, or the path of a model folder.")
+    image: Literal["raw", "denoised"] = Field("raw", description="Which tomograms to segment.")
+    axes: Literal["z", "zyx"] = Field(
+        "z", description="Direction of the slices: z, or the mean over slices along z, y and x."
+    )
+    mrc: bool = Field(False, description="Whether to write the labels as MRC as well.")
+
+
+class PickTomogram(Section):
+    """pick_tomogram: particles from the segmentation, or by a template."""
+
+    classes: list[str] = Field(["ribosome"], description="Classes of the segmentation to pick.")
+    minimum_distance_angstrom: Annotated[float, Field(ge=10.0, le=10_000.0)] = Field(
+        150.0, description="Smallest distance in angstrom between two picks of a class."
+    )
+    minimum_volume_cubic_angstrom: Annotated[float, Field(ge=0.0, le=1e12)] = Field(
+        0.0, description="Smallest volume of a picked component, in cubic angstrom; 0 picks every peak."
+    )
+    floor: Annotated[float, Field(ge=0.001, lt=1.0)] = Field(
+        0.2, description="Candidates with a figure of merit below this are not kept at all."
+    )
+    membrane_normals: bool = Field(
+        False, description="Whether to orient picks near a membrane by its normal."
+    )
+    template: str | None = Field(
+        None, description="Map (MRC) or atomic model to look for; null: picks come from the segmentation."
+    )
+    template_step_degrees: Annotated[float, Field(ge=2.0, le=90.0)] = Field(
+        15.0, description="Step in degrees of the template's rotations."
+    )
+    template_symmetry: Annotated[str, Field(pattern=r"^[Cc][1-9][0-9]*$")] = Field(
+        "C1", description="Rotational symmetry of the template about its z axis."
+    )
