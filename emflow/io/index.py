@@ -158,7 +158,7 @@ class VolumeRow:
     standard_deviation: float | None = None
     min_tilt_degrees: float | None = None
     max_tilt_degrees: float | None = None
-    checksum: str = ""  # SHA-256 of the stored level-0 voxels, channel by channel
+    checksum: str = ""  # SHA-256 of the stored level-0 voxels (and labels), slab by slab
 
 
 @dataclass(frozen=True)
