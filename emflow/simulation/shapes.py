@@ -1,6 +1,6 @@
 """Procedural particles: the solids of `families`, seeded, on a coarse grid of excess potential."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,16 @@ class Structure:
     blob_sigma_angstrom: float
     diameter_angstrom: float
     rescalable: bool = True
+
+    def rescaled(self, factor: float) -> "Structure":
+        """Return the same shape, larger by a factor, of the same matter."""
+        return replace(
+            self,
+            positions_angstrom=self.positions_angstrom * np.float32(factor),
+            weights=self.weights * np.float32(factor**3),
+            blob_sigma_angstrom=self.blob_sigma_angstrom * factor,
+            diameter_angstrom=self.diameter_angstrom * factor,
+        )
 
 
 def _rasterise(balls: Balls, spacing: float) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

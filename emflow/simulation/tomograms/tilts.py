@@ -1,0 +1,198 @@
+"""What a microscope records of a specimen, tilt by tilt: projections, contrast transfer, damage, counts."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from emflow.ctf import ctf_2d, interaction_radian_per_volt_angstrom
+from emflow.motion.dose import damage_amplitude
+from emflow.simulation.ranges import uniform
+from emflow.simulation.tomograms.ranges import TomogramRanges
+from emflow.simulation.tomograms.specimen import ICE_VOLT, Specimen
+from emflow.tilt_geometry import TiltGeometry
+
+_MOST_COS = math.cos(math.radians(75.0))
+
+
+@dataclass(frozen=True)
+class SimulatedTiltSeries:
+    """The images of a tilt series, in the order of their tilt, with their truth.
+
+    ``even`` and ``odd`` are counts of one half of the dose each, float32 (n, h, w); they are independent, and
+    their sum is the recorded image. ``pre_exposure`` is in electrons per square angstrom, as is ``exposure``
+    of one image; ``order`` the place of each image in time, from 0.
+    """
+
+    even: NDArray[np.float32]
+    odd: NDArray[np.float32]
+    geometry: TiltGeometry
+    pixel_size_angstrom: float
+    voltage_kilovolt: float
+    spherical_aberration_millimetre: float
+    amplitude_contrast: float
+    defocus_angstrom: NDArray[np.float64]
+    exposure_electrons_per_square_angstrom: float
+    pre_exposure_electrons_per_square_angstrom: NDArray[np.float64]
+    order: NDArray[np.int64]
+
+    def contrast(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return images over their mean, less one: protein is dark."""
+        return np.asarray(images / images.mean(axis=(1, 2), keepdims=True) - 1, dtype=np.float32)
+
+
+def dose_symmetric_order(tilts_degrees: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return each image's place in time when tilts are taken from the middle outwards, side by side.
+
+    Hagen, Wan and Briggs, J. Struct. Biol. 197 (2017) 191, with groups of one.
+    """
+    middle = tilts_degrees[np.argmin(np.abs(tilts_degrees - tilts_degrees.mean()))]
+    offset = tilts_degrees - middle
+    ranked = np.lexsort((offset, np.abs(offset).round(3)))
+    order = np.empty(len(ranked), dtype=np.int64)
+    order[ranked] = np.arange(len(ranked))
+    return order
+
+
+def draw_geometry(
+    rng: np.random.Generator,
+    ranges: TomogramRanges,
+    *,
+    shift_angstrom: float = 0.0,
+) -> TiltGeometry:
+    """Draw a tilt scheme: tilts of an even step about the lamella's own tilt, the axis, random shifts."""
+    step = float(rng.choice(ranges.tilt_step_degrees))
+    most = step * round(uniform(rng, ranges.max_tilt_degrees) / step)
+    tilts = np.arange(-most, most + step / 2, step) + uniform(rng, ranges.lamella_tilt_degrees)
+    axis = 90.0 * int(rng.integers(4)) + uniform(rng, ranges.axis_degrees)
+    geometry = TiltGeometry.nominal(tilts, axis)
+    return geometry.shifted(rng.uniform(-1, 1, (len(tilts), 2)) * shift_angstrom)
+
+
+def project(
+    volts: torch.Tensor,
+    geometry: TiltGeometry,
+    pixel_size_angstrom: float,
+    shape: tuple[int, int],
+) -> torch.Tensor:
+    """Return the projected potential (n, h, w) in volt angstrom of a specimen (z, y, x), image by image.
+
+    Each slice of the specimen is seen sheared; beyond its sides it is mirrored, so that tilted images are
+    filled, as they are by a real specimen. x_tilt must leave the beam out of the slices' plane.
+    """
+    depth, rows, columns = volts.shape
+    height, width = shape
+    device = volts.device
+    filled = [n for n in range(depth) if bool((volts[n] != 0).any())]
+    slices = volts[filled][:, None]
+    z = torch.tensor(filled, dtype=torch.float32, device=device) - depth // 2
+    row = torch.arange(height, dtype=torch.float32, device=device) - height // 2
+    column = torch.arange(width, dtype=torch.float32, device=device) - width // 2
+    images = torch.zeros((len(geometry), height, width), device=device)
+    shifts = geometry.shifts_angstrom / pixel_size_angstrom
+    for n, matrix in enumerate(geometry.matrices()):
+        plane = np.linalg.inv(matrix[:, :2])
+        # Image point q = A (x, y) + b z + shift, so (x, y) = A^-1 (q - shift - b z).
+        slide = plane @ matrix[:, 2]
+        start = plane @ shifts[n]
+        position = []
+        for axis, side in ((0, columns), (1, rows)):
+            pixel = (
+                float(plane[axis, 1]) * row[None, :, None]
+                + float(plane[axis, 0]) * column[None, None, :]
+                - float(slide[axis]) * z[:, None, None]
+                + (side // 2 - float(start[axis]))
+            )
+            position.append(pixel * (2 / (side - 1)) - 1)
+        grid = torch.stack(position, dim=-1)
+        sampled = functional.grid_sample(
+            slices, grid, mode="bilinear", padding_mode="reflection", align_corners=True
+        )
+        # A slice is crossed over its thickness by the cosine of the tilt, which is the plane's determinant.
+        images[n] = sampled.sum(dim=(0, 1)) * (pixel_size_angstrom * float(np.linalg.det(plane)))
+    return images
+
+
+def record_tilt_series(
+    rng: np.random.Generator,
+    ranges: TomogramRanges,
+    specimen: Specimen,
+    geometry: TiltGeometry,
+    shape: tuple[int, int],
+    *,
+    exposure_electrons_per_square_angstrom: float | None = None,
+    device: str = "cpu",
+) -> SimulatedTiltSeries:
+    """Record a tilt series of a specimen: images of ``shape`` (h, w) at the specimen's pixel size."""
+    pixel = specimen.pixel_size_angstrom
+    total = uniform(rng, ranges.dose_electrons_per_square_angstrom)
+    exposure = exposure_electrons_per_square_angstrom or total / len(geometry)
+    order = dose_symmetric_order(geometry.y_tilt_degrees)
+    pre_exposure = order * exposure
+    defocus = uniform(rng, ranges.defocus_angstrom) + ranges.defocus_step_angstrom * rng.standard_normal(
+        len(geometry)
+    )
+    contrast = uniform(rng, ranges.amplitude_contrast)
+    efficiency = uniform(rng, ranges.detective_quantum_efficiency)
+    free_path = uniform(rng, ranges.free_path_angstrom)
+    b_factor = uniform(rng, ranges.b_factor_square_angstrom)
+    strength = (
+        uniform(rng, ranges.potential_scale)
+        * 2
+        * interaction_radian_per_volt_angstrom(ranges.voltage_kilovolt)
+    )
+    projected = project(torch.from_numpy(specimen.volts).to(device), geometry, pixel, shape).cpu().numpy()
+    ky, kx = np.fft.fftfreq(shape[0], pixel)[:, None], np.fft.rfftfreq(shape[1], pixel)[None]
+    frequency = np.hypot(ky, kx)
+    halves = np.empty((2, len(geometry), *shape), dtype=np.float32)
+    # Ice between the faces takes electrons: the path grows as the specimen is tilted. Where there is none
+    # (potential far below that of ice) the image is brighter.
+    for n, image in enumerate(projected):
+        transfer = ctf_2d(
+            shape,
+            pixel,
+            defocus_u_angstrom=float(defocus[n]),
+            defocus_v_angstrom=float(defocus[n]),
+            defocus_angle_degrees=0.0,
+            voltage_kilovolt=ranges.voltage_kilovolt,
+            spherical_aberration_millimetre=ranges.spherical_aberration_millimetre,
+            amplitude_contrast=contrast,
+            b_factor_square_angstrom=b_factor,
+        ) * damage_amplitude(frequency, float(pre_exposure[n] + exposure / 2), ranges.voltage_kilovolt)
+        mean = float(image.mean())
+        wave = np.fft.irfft2(transfer * np.fft.rfft2(image - mean), s=shape)
+        path = _path_angstrom(specimen, float(geometry.y_tilt_degrees[n]))
+        electrons = exposure * pixel**2 * efficiency * math.exp(-path / free_path)
+        expected = electrons * np.clip(1 + strength * wave, 0.02, 6)
+        for half in halves:
+            half[n] = rng.poisson(expected / 2) / efficiency
+    return SimulatedTiltSeries(
+        even=halves[0],
+        odd=halves[1],
+        geometry=geometry,
+        pixel_size_angstrom=pixel,
+        voltage_kilovolt=ranges.voltage_kilovolt,
+        spherical_aberration_millimetre=ranges.spherical_aberration_millimetre,
+        amplitude_contrast=contrast,
+        defocus_angstrom=np.asarray(defocus),
+        exposure_electrons_per_square_angstrom=exposure,
+        pre_exposure_electrons_per_square_angstrom=np.asarray(pre_exposure, dtype=np.float64),
+        order=order,
+    )
+
+
+def _path_angstrom(specimen: Specimen, tilt_degrees: float) -> float:
+    """Return how much ice the beam crosses on average, in angstrom."""
+    ice = float((specimen.volts > -0.5 * ICE_VOLT).mean()) * specimen.volts.shape[0]
+    return ice * specimen.pixel_size_angstrom / max(_MOST_COS, math.cos(math.radians(tilt_degrees)))
+
+
+def misaligned(
+    rng: np.random.Generator, geometry: TiltGeometry, shift_angstrom: float, axis_degrees: float
+) -> TiltGeometry:
+    """Return a geometry with errors: normal ones of each shift, one of the axis."""
+    shifts = geometry.shifts_angstrom + shift_angstrom * rng.standard_normal((len(geometry), 2))
+    return replace(geometry.shifted(shifts), z_rot_degrees=geometry.z_rot_degrees + axis_degrees)

@@ -1,0 +1,56 @@
+# What the rules of tilt series and tomograms share: which there are, flags, memory and time.
+
+
+def this_series(wildcards):
+    """Return the plan's entry of the tilt series, or ready tomogram, that a job is for."""
+    return PLAN.tilt_series[wildcards.session][wildcards.tilt_series]
+
+
+def series_files(name, sessions=None):
+    """Return an input function: the file of that name of every tilt series of the session, in order.
+
+    With ``sessions``, nothing for a session that is none of these.
+    """
+    return lambda wildcards: [
+        f"results/tomo/{wildcards.session}/{tilt_series}/{name}"
+        for tilt_series in PLAN.tilt_series[wildcards.session]
+        if sessions is None or wildcards.session in sessions
+    ]
+
+
+def tomogram_optics_flags(wildcards):
+    """Return what is known of a session's microscope and tilts, as flags; headers say the rest."""
+    session = PLAN.sessions[wildcards.session]
+    flags = {
+        "pixel-size-angstrom": session.pixel_size_angstrom,
+        "voltage-kilovolt": session.voltage_kilovolt,
+        "spherical-aberration-millimetre": session.spherical_aberration_millimetre,
+        "amplitude-contrast": session.amplitude_contrast,
+        "tilt-axis-degrees": session.tilt_axis_degrees,
+        "tilt-hand": session.tilt_hand,
+        "exposure-electrons-per-square-angstrom": session.exposure_electrons_per_square_angstrom,
+    }
+    return as_flags(flags)
+
+
+def tomogram_memory(base_mb, mb_per_megapixel):
+    """Return a memory request that follows the images' size and grows with each attempt."""
+    return lambda wildcards, threads, attempt: round(
+        (base_mb + mb_per_megapixel * max(16, this_series(wildcards).megapixels))
+        * (1 + 0.5 * (attempt - 1))
+    )
+
+
+def tomogram_minutes(base, per_megapixel):
+    """Return a time limit that follows the images' size and doubles with each attempt."""
+    return lambda wildcards, attempt: round(
+        (base + per_megapixel * max(16, this_series(wildcards).megapixels))
+        * 2 ** (attempt - 1)
+    )
+
+
+# What is segmented, picked and drawn: where the newest state of a tilt series stands.
+TILT_STATE = "tilt_ctf.tsv" if CONFIG.tilt_ctf.enabled else "alignment.tsv"
+SEGMENTED_IMAGE = {"raw": "tomogram.tsv", "denoised": "denoised.tsv"}[
+    CONFIG.segment.image
+]

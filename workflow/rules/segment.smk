@@ -1,0 +1,83 @@
+# tomogram.tsv or denoised.tsv -> segmented.tsv - picks.tsv, and beside it picks.star with every candidate
+
+
+rule segment:
+    """Say the class of every voxel of a tomogram, slice by slice."""
+    input:
+        "results/tomo/{session}/{tilt_series}/" + SEGMENTED_IMAGE,
+    output:
+        "results/tomo/{session}/{tilt_series}/segmented.tsv",
+    log:
+        "logs/segment/{session}/{tilt_series}.log",
+    benchmark:
+        "logs/segment/{session}/{tilt_series}.benchmark.tsv"
+    threads: 4
+    resources:
+        gpu=GPUS,
+        device=CONFIG.device,
+        stores=STORES,
+        mem_mb=tomogram_memory(4000, 60),
+        runtime=tomogram_minutes(30, 10),
+    params:
+        model=CONFIG.segment.model,
+        weights=MODEL_SHA256.get("segment"),
+        axes=CONFIG.segment.axes,
+        mrc=switch("mrc", CONFIG.segment.mrc),
+        revision=REVISIONS["segment"],
+    shell:
+        "emflow segment"
+        " --tomogram {input:q}"
+        " --model {params.model:q}"
+        " --axes {params.axes:q}"
+        " {params.mrc}"
+        " --device {resources.device:q}"
+        " --threads {threads}"
+        " {resources.stores}"
+        " --output {output:q}"
+        " 2>&1 | tee {log:q}"
+
+
+rule pick_tomogram:
+    """Find the particles of a tomogram, in its segmentation or by a template."""
+    input:
+        segmented="results/tomo/{session}/{tilt_series}/segmented.tsv",
+        tomogram="results/tomo/{session}/{tilt_series}/tomogram.tsv",
+    output:
+        "results/tomo/{session}/{tilt_series}/picks.tsv",
+    log:
+        "logs/pick_tomogram/{session}/{tilt_series}.log",
+    benchmark:
+        "logs/pick_tomogram/{session}/{tilt_series}.benchmark.tsv"
+    threads: 4
+    resources:
+        gpu=GPUS,
+        device=CONFIG.device,
+        template=template_flag,
+        mem_mb=tomogram_memory(4000, 60),
+        runtime=tomogram_minutes(30, 10),
+    params:
+        classes=" ".join(f"--classes {name}" for name in CONFIG.pick_tomogram.classes),
+        minimum_distance=CONFIG.pick_tomogram.minimum_distance_angstrom,
+        minimum_volume=CONFIG.pick_tomogram.minimum_volume_cubic_angstrom,
+        floor=CONFIG.pick_tomogram.floor,
+        normals=switch("membrane-normals", CONFIG.pick_tomogram.membrane_normals),
+        template=template_digest,
+        step=CONFIG.pick_tomogram.template_step_degrees,
+        symmetry=CONFIG.pick_tomogram.template_symmetry,
+        revision=REVISIONS["pick_tomogram"],
+    shell:
+        "emflow pick-tomogram"
+        " --segmented {input.segmented:q}"
+        " --tomogram {input.tomogram:q}"
+        " {params.classes}"
+        " --minimum-distance-angstrom {params.minimum_distance:q}"
+        " --minimum-volume-cubic-angstrom {params.minimum_volume:q}"
+        " --floor {params.floor:q}"
+        " {params.normals}"
+        " {resources.template}"
+        " --template-step-degrees {params.step:q}"
+        " --template-symmetry {params.symmetry:q}"
+        " --device {resources.device:q}"
+        " --threads {threads}"
+        " --output {output:q}"
+        " 2>&1 | tee {log:q}"
