@@ -25,7 +25,7 @@ def infer(
     network
         Already on ``device``.
     image
-        Shape (height, width), normalised.
+        Shape (height, width), or (channels, height, width) for a network of several; normalised.
     tile_pixels
         Side of a tile's core, rounded down to a multiple of the stride.
 
@@ -36,11 +36,12 @@ def infer(
     """
     stride = network.stride
     step = max(stride, tile_pixels // stride * stride)
-    grid = TileGrid(image.shape, step, network.halo, stride)
+    grid = TileGrid((image.shape[-2], image.shape[-1]), step, network.halo, stride)
     kind = torch.device(device).type
 
     def forward(window: NDArray[np.float32]) -> NDArray[np.float32]:
-        tensor = torch.from_numpy(np.ascontiguousarray(window))[None, None].to(device)
+        tensor = torch.from_numpy(np.ascontiguousarray(window))
+        tensor = tensor.reshape(1, -1, *window.shape[-2:]).to(device)
         # Halves are for the GPU alone: on a CPU the answer must not depend on its instruction set.
         with torch.inference_mode(), torch.autocast(kind, dtype=torch.float16, enabled=kind == "cuda"):
             answer: NDArray[np.float32] = network(tensor)[0].float().cpu().numpy()

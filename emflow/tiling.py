@@ -85,11 +85,11 @@ class TileGrid:
                 )
 
     def pad_to_stride(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Mirror the image (height, width) at its lower and right border up to `padded_shape`."""
-        if image.shape != self.shape:
+        """Mirror the image (..., height, width) at its lower and right border up to `padded_shape`."""
+        if image.shape[-2:] != self.shape:
             raise ValueError(f"the grid is for images of {self.shape}, got {image.shape}")
         height, width = self.padded_shape
-        padding = ((0, height - self.shape[0]), (0, width - self.shape[1]))
+        padding = [(0, 0)] * (image.ndim - 2) + [(0, height - self.shape[0]), (0, width - self.shape[1])]
         return np.pad(image, padding, mode="symmetric")
 
 
@@ -103,23 +103,23 @@ def map_tiles(
     Parameters
     ----------
     function
-        Takes a window (height, width) with sides that are multiples of the grid's stride, returns
-        (channels, height, width).
+        Takes a window (..., height, width) with sides that are multiples of the grid's stride, returns
+        (channels, ..., height, width).
     image
-        Shape ``grid.shape``.
+        Shape (..., height, width), the last two those of the grid.
 
     Returns
     -------
     NDArray[np.float32]
-        Shape (channels, height, width): what ``function`` gives for the whole (padded) image.
+        Shape (channels, ..., height, width): what ``function`` gives for the whole (padded) image.
     """
     padded = grid.pad_to_stride(image)
     stitched: NDArray[np.float32] | None = None
     for tile in grid:
-        result = function(padded[tile.read])
+        result = function(padded[..., *tile.read])
         if stitched is None:
-            stitched = np.empty((len(result), *grid.padded_shape), dtype=np.float32)
-        stitched[:, *tile.keep] = result[:, *tile.keep_in_window]
+            stitched = np.empty((*result.shape[:-2], *grid.padded_shape), dtype=np.float32)
+        stitched[..., *tile.keep] = result[..., *tile.keep_in_window]
     if stitched is None:
         raise ValueError(f"an image of {grid.shape} has no tiles")
-    return stitched[:, : grid.shape[0], : grid.shape[1]]
+    return stitched[..., : grid.shape[0], : grid.shape[1]]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from emflow.cli.progress import say
 from emflow.io.index import FAILED, VolumeRow, read_index, write_index
 from emflow.io.locations import find_store, location
-from emflow.io.volumes import LabelClass, VolumeWriter
+from emflow.io.volumes import VolumeWriter
+from emflow.tomogram_classes import LabelClass
 
 Slab = tuple[int, NDArray[np.generic], NDArray[np.uint8] | None]
 

@@ -5,7 +5,6 @@ and not the tomogram. A store is an attempt's own (`emflow.io.attempts`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from zarr.codecs import BloscCodec
 
 from emflow.io.attempts import Attempt
 from emflow.io.locations import Location
+from emflow.tomogram_classes import LabelClass
 
 SLAB_SLICES = 32
 LABELS = "labels/classes"
@@ -24,15 +24,6 @@ _SMALLEST_LEVEL_VOXELS = 256
 _MOST_LEVELS = SLAB_SLICES.bit_length()  # a slab is still a slice of its own at the last one
 
 Shape = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class LabelClass:
-    """What a value of a label volume means, and its colour (red, green, blue; 0 to 255)."""
-
-    value: int
-    name: str
-    color: tuple[int, int, int]
 
 
 def level_shapes(shape: Shape) -> list[Shape]:

@@ -13,7 +13,6 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from emflow.io.volumes import (
     LABELS,
     SLAB_SLICES,
-    LabelClass,
     VolumeWriter,
     channel_names,
     halve,
@@ -21,6 +20,7 @@ from emflow.io.volumes import (
     open_labels,
     open_volume,
 )
+from emflow.tomogram_classes import LabelClass
 
 CLASSES = [LabelClass(0, "background", (0, 0, 0)), LabelClass(1, "membrane", (255, 200, 0))]
 

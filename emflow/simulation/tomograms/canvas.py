@@ -1,6 +1,5 @@
 """The volume that a specimen is drawn in: potential, labels, and what is taken already."""
 
-import enum
 import math
 
 import numpy as np
@@ -9,23 +8,11 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from emflow.simulation.shapes import Structure
+from emflow.tomogram_classes import Label
 
 _TRIES = 12
 _GAP_ANGSTROM = 15.0
 BLOB_ANGSTROM = 13.0
-
-
-class Label(enum.IntEnum):
-    """The classes of a segmentation, by their value in a label volume."""
-
-    BACKGROUND = 0
-    MEMBRANE = 1
-    RIBOSOME = 2
-    FILAMENT = 3
-    GOLD = 4
-    CARBON = 5
-    VOID = 6
-    COMPLEX = 7
 
 
 Part = tuple[slice, slice, slice]
@@ -162,7 +149,7 @@ class Canvas:
     def _filled(
         self, structure: Structure, voxels_zyx: NDArray[np.floating], part: Part
     ) -> NDArray[np.bool_]:
-        """Return which voxels of a part a structure fills: where its blurred mass exceeds a share of its core's."""
+        """Return which voxels of a part a structure fills, by its blurred mass."""
         shape = tuple(piece.stop - piece.start for piece in part)
         start = np.array([piece.start for piece in part])
         nearest = np.rint(voxels_zyx).astype(np.int64) - start
@@ -176,8 +163,8 @@ class Canvas:
         return filled
 
     def rendered(self) -> NDArray[np.float32]:
-        """Return the potential (z, y, x): what was drawn, and the points blurred to the voxels' resolution."""
-        # Sharing among eight voxels is itself a blur of variance 1/6 voxel^2; 0.7 voxel in all keeps it sampled.
+        """Return the potential (z, y, x): what was drawn, and the points as blurred as voxels need."""
+        # Sharing among eight voxels is itself a blur of variance 1/6 voxel^2; 0.7 voxel in all is enough.
         blurred = ndimage.gaussian_filter(self._points, 0.57)
         wide = math.sqrt(max(0.3, (BLOB_ANGSTROM / self.pixel_size_angstrom) ** 2 - 1 / 6))
         blurred += ndimage.gaussian_filter(self._blobs, wide)

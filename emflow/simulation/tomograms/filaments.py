@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emflow.simulation.ranges import uniform
-from emflow.simulation.tomograms.canvas import Canvas, Label
+from emflow.simulation.tomograms.canvas import Canvas
+from emflow.tomogram_classes import Label
 
 _STEP_ANGSTROM = 10.0
 _TUBULIN_DALTON, _ACTIN_DALTON = 50_000.0, 42_000.0

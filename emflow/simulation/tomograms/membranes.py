@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from emflow.simulation.fields import smooth_field
 from emflow.simulation.ranges import log_uniform, uniform
-from emflow.simulation.tomograms.canvas import Canvas, Label, Part
+from emflow.simulation.tomograms.canvas import Canvas, Part
 from emflow.simulation.tomograms.ranges import TomogramRanges
+from emflow.tomogram_classes import Label
 
 _HEAD_SIGMA_ANGSTROM = 6.0
 _TAIL_SIGMA_ANGSTROM = 9.0

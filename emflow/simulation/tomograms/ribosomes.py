@@ -4,9 +4,12 @@ They are not atomic models: those of ribosomes are for judging, and nothing that
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emflow.simulation.ranges import uniform
 from emflow.simulation.shapes import Structure, centred_structure
+
+Points = NDArray[np.float64]
 
 _SPACING_ANGSTROM = 9.0
 _PROTEIN_VOLT, _NUCLEIC_ACID_VOLT = 2.6, 4.0
@@ -19,7 +22,7 @@ def ribosome_like(rng: np.random.Generator) -> Structure:
     z, y, x = np.meshgrid(axis, axis, axis, indexing="ij")
     points = np.stack([z, y, x], axis=-1).reshape(-1, 3)
 
-    def lobe(centre: np.ndarray, semi: np.ndarray, roughness: float) -> np.ndarray:
+    def lobe(centre: Points, semi: Points, roughness: float) -> NDArray[np.bool_]:
         offset = (points - centre) / semi
         distance = np.linalg.norm(offset, axis=1)
         direction = offset / np.maximum(distance, 1e-6)[:, None]
@@ -28,7 +31,8 @@ def ribosome_like(rng: np.random.Generator) -> Structure:
             towards = rng.standard_normal(3)
             towards /= np.linalg.norm(towards)
             bumps += rng.normal(0, roughness) * np.exp(12 * (direction @ towards - 1))
-        return distance < 1 + bumps
+        inside: NDArray[np.bool_] = distance < 1 + bumps
+        return inside
 
     inside = lobe(np.zeros(3), large * rng.uniform(0.88, 1.1, 3), 0.16)
     gap = large * uniform(rng, (0.95, 1.1))

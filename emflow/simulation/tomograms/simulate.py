@@ -21,8 +21,7 @@ from emflow.simulation.tomograms.tilts import (
     record_tilt_series,
 )
 from emflow.tilt_geometry import TiltGeometry
-
-NOT_LABELLED = 255
+from emflow.tomogram_classes import NOT_LABELLED
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def simulate_tomogram(
         torch.ones((len(true), *shape[1:]), device=device), true, pixel_size_angstrom, shape, 0, shape[0]
     )
     labels = np.where(seen.cpu().numpy() < len(true) / 2, np.uint8(NOT_LABELLED), specimen.labels)
-    return SimulatedTomogram((even + odd) / 2, even, odd, labels, specimen, true)
+    return SimulatedTomogram(0.5 * (even + odd), even, odd, labels, specimen, true)
 
 
 def reconstructed(

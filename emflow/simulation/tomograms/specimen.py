@@ -13,11 +13,12 @@ from emflow.simulation.fields import smooth_field
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.ranges import log_uniform, uniform
 from emflow.simulation.shapes import Structure
-from emflow.simulation.tomograms.canvas import Canvas, Label
+from emflow.simulation.tomograms.canvas import Canvas
 from emflow.simulation.tomograms.filaments import add_actin, add_microtubule
 from emflow.simulation.tomograms.membranes import add_sheet, add_vesicle
 from emflow.simulation.tomograms.ranges import TomogramRanges
 from emflow.simulation.tomograms.ribosomes import ribosome_like
+from emflow.tomogram_classes import Label
 
 # Vitreous ice's mean inner potential, which is missing where there is none.
 ICE_VOLT = 4.5
@@ -204,8 +205,7 @@ def _add_crowders(rng: np.random.Generator, ranges: TomogramRanges, canvas: Canv
     mass = (2 * math.pi) ** 1.5 * sigma**3  # of one crowder of protein's density in its middle, in voxels
     free = ~canvas.taken
     # The density of crowders differs between compartments.
-    depth, height, width = canvas.shape
-    plane = smooth_field(rng, (height, width), 60.0)
+    plane = smooth_field(rng, canvas.shape[1:], 60.0)
     rate = fraction / mass * np.exp(0.5 * plane)[None] * free
     counts = rng.poisson(rate.astype(np.float64)).astype(np.float32)
     canvas.volts += ndimage.gaussian_filter(_PROTEIN_VOLT * mass * counts, sigma)

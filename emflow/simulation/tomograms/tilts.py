@@ -187,7 +187,7 @@ def record_tilt_series(
 def _path_angstrom(specimen: Specimen, tilt_degrees: float) -> float:
     """Return how much ice the beam crosses on average, in angstrom."""
     ice = float((specimen.volts > -0.5 * ICE_VOLT).mean()) * specimen.volts.shape[0]
-    return ice * specimen.pixel_size_angstrom / max(_MOST_COS, math.cos(math.radians(tilt_degrees)))
+    return float(ice * specimen.pixel_size_angstrom / max(_MOST_COS, math.cos(math.radians(tilt_degrees))))
 
 
 def misaligned(
