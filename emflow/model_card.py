@@ -9,9 +9,13 @@ from emflow.errors import SettingError
 
 PICK = "pick"
 DENOISE = "denoise"
+DENOISE_TOMOGRAM = "denoise_tomogram"
+SEGMENT = "segment"
 _NEEDED = {
     PICK: ("pixels_per_diameter", "calibration", "threshold"),
     DENOISE: ("pixel_size_angstrom",),
+    DENOISE_TOMOGRAM: ("pixel_size_angstrom",),
+    SEGMENT: ("pixel_size_angstrom", "classes"),
 }
 
 
@@ -34,7 +38,7 @@ class ModelCard:
     Attributes
     ----------
     task
-        ``"pick"`` or ``"denoise"``.
+        ``"pick"``, ``"denoise"``, ``"denoise_tomogram"`` or ``"segment"``.
     architecture
         What :func:`emflow.networks.build` takes.
     weights_sha256
@@ -49,7 +53,9 @@ class ModelCard:
         Picker: the scale it works at, its calibration, and the figure of merit of the best F1 on held-apart
         simulated micrographs.
     pixel_size_angstrom
-        Denoiser: the scale it works at.
+        All but pickers: the scale it works at.
+    classes
+        Segmenter: the names of its classes, by their value in a label volume.
     training_ranges
         The range of each of :func:`emflow.familiarity.image_statistics` over the training.
     """
@@ -66,6 +72,7 @@ class ModelCard:
     threshold: float | None = None
     pixel_size_angstrom: float | None = None
     training_ranges: Mapping[str, tuple[float, float]] | None = None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.task not in _NEEDED:
@@ -85,6 +92,7 @@ class ModelCard:
             "threshold",
             "pixel_size_angstrom",
             "training_ranges",
+            "classes",
         )
         content = self.to_dict()
         return {name: content[name] for name in names if name in content}
@@ -123,6 +131,8 @@ class ModelCard:
                     str(name): (float(low), float(high))
                     for name, (low, high) in values["training_ranges"].items()
                 }
+            if values.get("classes") is not None:
+                values["classes"] = tuple(str(name) for name in values["classes"])
             if not isinstance(values["architecture"], Mapping):
                 raise TypeError("architecture is not a mapping")
             return cls(**values)

@@ -28,6 +28,7 @@ COMMANDS = (
     "simulate_movies",
     "train_denoiser",
     "train_picker",
+    "train_segmenter",
     "finetune",
     "evaluate",
     "explain_pick",

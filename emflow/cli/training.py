@@ -44,13 +44,20 @@ def simulated(
     config: TrainingConfig,
     *,
     workers: int,
+    window: int | None = None,
+    crops: float = 8.0,
+    kept_apart: int | None = None,
 ) -> Iterator[Material]:
-    """Give simulated scenes to learn from, and other ones to validate with: none is in both."""
+    """Give simulated scenes to learn from, and other ones to validate with: none is in both.
+
+    ``window`` scenes (8 batches when not given) are at hand at a time; each is cropped ``crops`` times. So
+    many are ``kept_apart`` for a batch to validate with (one a crop when not given).
+    """
     stream = SceneStream(
         make_sample,
         seed=config.seed,
-        window=8 * config.batch,
-        per_step=config.batch / 8,
+        window=window or 8 * config.batch,
+        per_step=config.batch / crops,
         workers=workers,
     )
 
@@ -62,8 +69,10 @@ def simulated(
     validation = []
     for number in range(VALIDATION_BATCHES):
         first = 2**31 + number * config.batch
-        apart = [make_sample((config.seed, first + index)) for index in range(config.batch)]
-        validation.append(make_batch(apart, config.crop_pixels, random))
+        count = kept_apart or config.batch
+        apart = [make_sample((config.seed, first + index)) for index in range(count)]
+        crops_of = [apart[index % count] for index in range(config.batch)]
+        validation.append(make_batch(crops_of, config.crop_pixels, random))
     try:
         yield Material(batch_of_step, validation)
     finally:

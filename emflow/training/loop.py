@@ -190,7 +190,7 @@ def fit(
     state
         Changed in place.
     batch_of_step
-        Gives the tensors of a step's batch; the first one, (n, channels, h, w), goes into the network.
+        Gives the tensors of a step's batch; the first one, (n, channels, [d,] h, w), goes into the network.
     loss_of
         Gives the loss of the network's answer to a batch.
     validate
@@ -215,7 +215,9 @@ def fit(
         encoder, rest = state.optimiser.param_groups
         encoder["lr"], rest["lr"] = rate * encoder_share(state.step, config), rate
         batch = tuple(tensor.to(device) for tensor in batch_of_step(state.step))
-        inputs = batch[0].contiguous(memory_format=torch.channels_last)
+        inputs = batch[0]
+        if inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         # bfloat16, unlike float16, needs no scaling of the loss.
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=halves):
             answer = state.network(inputs)

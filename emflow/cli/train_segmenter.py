@@ -1,0 +1,112 @@
+"""``emflow train-segmenter``."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from emflow.cli.learning import Learning
+
+DEFAULT = Learning(batch=8)
+
+
+def train_segmenter(
+    *,
+    output: Path,
+    steps: int = 4000,
+    learning: Annotated[Learning, Parameter(name="*")] = DEFAULT,
+    seed: int = 17,
+    channels: tuple[int, ...] = (16, 32, 64, 128),
+    slices: int = 7,
+    crop_pixels: int = 160,
+    threads: int = 1,
+    workers: int = 1,
+    device: str = "auto",
+    models: Path | None = None,
+    init_from: Path | None = None,
+    resume: bool = False,
+    restart: bool = False,
+    tomograms: int = 6,
+) -> None:
+    """Train a segmenter on simulated tomograms, and score it on others.
+
+    Parameters
+    ----------
+    output
+        Folder for the model (model.safetensors, card.json), metrics.json, curves and the checkpoint.
+    steps
+        Steps of the optimiser.
+    learning
+        How it learns.
+    seed
+        Of everything random.
+    channels
+        Width of the network at its levels.
+    slices
+        Neighbouring slices that it sees, an odd number.
+    crop_pixels
+        Side of the crops it learns from.
+    threads
+        CPU threads of the training itself.
+    workers
+        Processes besides that simulate.
+    device
+        auto, cpu or cuda.
+    models
+        Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    init_from
+        Model folder, or a shipped model's name, to start from instead of random weights.
+    resume
+        Go on from the checkpoint in the output folder, if there is one.
+    restart
+        With --resume, start from nothing where that checkpoint was made with other settings or data.
+    tomograms
+        Simulated tomograms for the scores.
+    """
+    from dataclasses import replace
+    from functools import partial
+
+    import torch
+
+    from emflow.cli.progress import say
+    from emflow.cli.training import library_of, simulated, train, write_metrics
+    from emflow.evaluation.segmentation import evaluate_segmenter
+    from emflow.io.model import save_model
+    from emflow.model_card import SEGMENT
+    from emflow.tomogram_classes import CLASS_NAMES
+    from emflow.training import segmenter
+
+    torch.set_num_threads(threads)
+    config = replace(learning.config(steps=steps, seed=seed), crop_pixels=crop_pixels)
+    architecture = {
+        "name": "UNet",
+        "in_channels": slices,
+        "out_channels": len(CLASS_NAMES),
+        "channels": list(channels),
+    }
+    library, sources = library_of(models)
+    samples = segmenter.SegmenterSamples(library)
+    batch = partial(segmenter.segmenter_batch, slices=slices)
+    with simulated(
+        samples, batch, config, workers=workers, window=2 * config.batch, crops=112.0, kept_apart=2
+    ) as material:
+        network, made = train(
+            task=SEGMENT,
+            architecture=architecture,
+            config=config,
+            material=material,
+            loss=segmenter.segmenter_loss,
+            output=output,
+            device=device,
+            init_from=init_from,
+            resume=resume,
+            restart=restart,
+            sources=sources,
+        )
+    say(SEGMENT, "scoring")
+    apart = segmenter.held_apart(tomograms, seed + 1)
+    scores = evaluate_segmenter(network, apart)
+    save_model(output, network, replace(segmenter.new_card(architecture), training=made, scores=scores))
+    write_metrics(output, scores)
+    membrane = scores["membrane"]
+    say(SEGMENT, f"membrane: Dice {membrane['dice']}, of surfaces {membrane['surface_dice']}")

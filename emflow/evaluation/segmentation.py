@@ -1,0 +1,45 @@
+"""How well a segmenter does on tomograms whose truth is known."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emflow.networks import UNet
+from emflow.scoring_volumes import dice, known_voxels, surface_dice
+from emflow.segmentation import segment_slabs, standardisation, statistics_slices
+from emflow.simulation.tomograms import SimulatedTomogram
+from emflow.tomogram_classes import Label
+
+
+def segmented(network: UNet, volume: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the likeliest class of every voxel of a whole tomogram (z, y, x)."""
+    centre, spread = standardisation(volume[statistics_slices(len(volume))])
+    shape = (volume.shape[0], volume.shape[1], volume.shape[2])
+    slabs = segment_slabs(
+        network, lambda low, high: volume[low:high], shape, len(volume), centre=centre, spread=spread
+    )
+    return np.concatenate([slab.argmax(axis=0).astype(np.uint8) for _, slab in slabs])
+
+
+def evaluate_segmenter(network: UNet, tomograms: Sequence[SimulatedTomogram]) -> dict[str, Any]:
+    """Return Dice and surface Dice (within one voxel) of each class, mean over tomograms that have it."""
+    table: dict[str, list[tuple[float, float]]] = {label.name.lower(): [] for label in Label}
+    for tomogram in tomograms:
+        found = segmented(network, tomogram.full)
+        known = known_voxels(tomogram.labels)
+        for label in Label:
+            masks = found == label, tomogram.labels == label
+            if masks[1].any():
+                table[label.name.lower()].append((dice(*masks, known), surface_dice(*masks, known)))
+    scores: dict[str, Any] = {"tomograms": len(tomograms)}
+    for name, rows in table.items():
+        if rows:
+            overlap, surface = np.mean(rows, axis=0)
+            scores[name] = {
+                "tomograms": len(rows),
+                "dice": round(float(overlap), 3),
+                "surface_dice": round(float(surface), 3),
+            }
+    return scores

@@ -1,0 +1,141 @@
+"""Training the segmenter: slabs of simulated tomograms in, the classes of their middle slices as target."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch.nn import functional
+
+from emflow.model_card import SEGMENT, ModelCard
+from emflow.segmentation import standardisation, standardise, statistics_slices
+from emflow.simulation.library import ParticleLibrary
+from emflow.simulation.tomograms import SimulatedTomogram, TomogramRanges, simulate_tomogram
+from emflow.tomogram_classes import CLASS_NAMES, NOT_LABELLED, Label
+from emflow.training.augment import random_crop, random_symmetry
+from emflow.training.loop import Batch
+
+PIXEL_SIZE_ANGSTROM = 10.0
+SHAPE = (120, 192, 192)
+RANGES = TomogramRanges(thickness_angstrom=(600.0, 1000.0))
+# What a voxel of a class counts in the cross-entropy: thin and rare ones more than what fills the picture.
+CLASS_WEIGHTS = {
+    Label.BACKGROUND: 0.5,
+    Label.MEMBRANE: 2.0,
+    Label.RIBOSOME: 1.5,
+    Label.FILAMENT: 1.5,
+    Label.GOLD: 2.0,
+    Label.CARBON: 1.0,
+    Label.VOID: 0.5,
+    Label.COMPLEX: 2.0,
+}
+NOTES = (
+    "Works at 10 A a voxel on tomograms as reconstructed (protein dark), raw or denoised, slice by slice. "
+    "Trained on simulated tomograms alone; ribosomes there are made up, filaments are microtubules and actin."
+)
+
+SegmenterSample = tuple[NDArray[np.float16], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class SegmenterSamples:
+    """Makes training samples: a standardised tomogram and its labels, both (z, y, x)."""
+
+    library: ParticleLibrary
+    ranges: TomogramRanges = RANGES
+    shape: tuple[int, int, int] = SHAPE
+
+    def __call__(self, seed: tuple[int, int]) -> SegmenterSample:
+        """Make the sample of a seed: of all data or of half, sometimes smoothed as by a denoiser."""
+        random = np.random.default_rng((*seed, 11))
+        simulated = simulate_tomogram(
+            int(random.integers(2**31)), self.shape, ranges=self.ranges, library=self.library
+        )
+        volume = simulated.full if random.random() < 0.75 else simulated.even
+        if random.random() < 0.5:
+            volume = ndimage.gaussian_filter(volume, random.uniform(0.4, 1.6))
+        return standardised(volume).astype(np.float16), simulated.labels
+
+
+def standardised(volume: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Standardise a whole tomogram (z, y, x), as the pipeline does."""
+    return standardise(volume, *standardisation(volume[statistics_slices(len(volume))]))
+
+
+def segmenter_batch(
+    samples: Sequence[SegmenterSample],
+    crop_pixels: int,
+    random: np.random.Generator,
+    *,
+    slices: int = 7,
+) -> Batch:
+    """Cut a crop of some neighbouring slices out of each sample: (n, slices, h, w) and labels (n, h, w)."""
+    radius = slices // 2
+    images, labels = [], []
+    for volume, truth in samples:
+        z = _interesting_slice(truth, radius, random)
+        pair = volume[z - radius : z + radius + 1], truth[z][None]
+        slab, plane = random_symmetry(random_crop(pair, crop_pixels, random), random)
+        slab = slab[::-1] if random.random() < 0.5 else slab
+        gain, offset = random.uniform(0.8, 1.25), random.uniform(-0.2, 0.2)
+        images.append(np.asarray(slab, dtype=np.float32) * np.float32(gain) + np.float32(offset))
+        labels.append(np.asarray(plane[0], dtype=np.int64))
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+
+def _interesting_slice(truth: NDArray[np.uint8], radius: int, random: np.random.Generator) -> int:
+    """Draw a slice, rather one in the ice than in the void."""
+    z = radius
+    for _ in range(4):
+        z = int(random.integers(radius, len(truth) - radius))
+        if (truth[z, ::8, ::8] != Label.VOID).mean() > 0.5 or random.random() < 0.1:
+            break
+    return z
+
+
+def segmenter_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return cross-entropy, by class weight, and Dice's loss over the classes that are there, in equal parts.
+
+    Parameters
+    ----------
+    logits
+        (n, classes, h, w).
+    batch
+        Its second tensor holds the labels (n, h, w); pixels of 255 count in neither part.
+    """
+    labels = batch[1]
+    weight = torch.tensor([CLASS_WEIGHTS[label] for label in Label], device=logits.device)
+    known = labels != NOT_LABELLED
+    if not bool(known.any()):
+        return logits.sum() * 0
+    entropy = functional.cross_entropy(logits, labels, weight=weight, ignore_index=NOT_LABELLED)
+    probability = torch.softmax(logits, dim=1) * known[:, None]
+    truth = functional.one_hot(torch.where(known, labels, 0), logits.shape[1]).movedim(-1, 1) * known[:, None]
+    both = (probability * truth).sum(dim=(0, 2, 3))
+    each = (probability + truth).sum(dim=(0, 2, 3))
+    there = truth.sum(dim=(0, 2, 3)) > 0
+    dice = 1 - ((2 * both + 1) / (each + 1))[there].mean()
+    return 0.5 * (entropy + dice)
+
+
+def new_card(architecture: dict[str, Any]) -> ModelCard:
+    """Return the card of a segmenter."""
+    return replace(
+        ModelCard(
+            task=SEGMENT,
+            architecture=architecture,
+            pixel_size_angstrom=PIXEL_SIZE_ANGSTROM,
+            classes=CLASS_NAMES,
+        ),
+        notes=NOTES,
+    )
+
+
+def held_apart(count: int, seed: int, shape: tuple[int, int, int] = SHAPE) -> list[SimulatedTomogram]:
+    """Simulate tomograms to judge by: other seeds, and complexes of the held-apart split."""
+    library = ParticleLibrary("held_apart", procedural=60)
+    seeds = np.random.default_rng((seed, 12)).integers(2**31, size=count)
+    return [simulate_tomogram(int(one), shape, ranges=RANGES, library=library) for one in seeds]
