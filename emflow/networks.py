@@ -2,8 +2,8 @@
 
 It has no normalisation layer, so what it says of a pixel depends on the pixels of its receptive field alone,
 and :mod:`emflow.tiling` can cut an image into windows without a trace. The input is folded by two per axis
-into channels before the first convolution and unfolded after the last one: full-size feature maps would cost most
-of the time and add little to objects that are 24 pixels wide.
+into channels before the first convolution and unfolded after the last one: full-size feature maps would cost
+most of the time and add little to objects that are 24 pixels wide.
 """
 
 import itertools
@@ -152,7 +152,7 @@ class UNet(nn.Module):
         ]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, in_channels, [d,] h, w) to (n, out_channels, [d,] h, w); sides are multiples of the stride."""
+        """Map (n, in_channels, [d,] h, w) to (n, out_channels, [d,] h, w); sides: whole strides."""
         x = functional.leaky_relu(self.stem(fold(x)), SLOPE)
         kept = []
         for unit, down in zip(self.down_units, self.downs, strict=True):

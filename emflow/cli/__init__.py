@@ -29,6 +29,7 @@ COMMANDS = (
     "train_denoiser",
     "train_picker",
     "train_segmenter",
+    "train_tomogram_denoiser",
     "finetune",
     "evaluate",
     "explain_pick",

@@ -28,6 +28,7 @@ from emflow.tomogram_classes import NOT_LABELLED
 class SimulatedTomogram:
     """A tomogram of full, even and odd data, float32 (z, y, x), protein dark, and the truth about it.
 
+    ``clean`` is the same of images without noise: what a denoiser can hope for.
     ``labels`` is uint8 in the order of `Label`, 255 where fewer than half of the images show anything;
     the specimen holds the potential.
     """
@@ -35,6 +36,7 @@ class SimulatedTomogram:
     full: NDArray[np.float32]
     even: NDArray[np.float32]
     odd: NDArray[np.float32]
+    clean: NDArray[np.float32]
     labels: NDArray[np.uint8]
     specimen: Specimen
     geometry: TiltGeometry
@@ -95,7 +97,7 @@ def simulate_tomogram(
         uniform(rng, ranges.residual_axis_degrees),
     )
     weigh = rng.random() < ranges.exposure_weighting_probability
-    even, odd = (
+    even, odd, clean = (
         reconstructed(
             exposure_weighted(series.contrast(half), series) if weigh else series.contrast(half),
             found,
@@ -103,13 +105,13 @@ def simulate_tomogram(
             shape,
             device,
         )
-        for half in (series.even, series.odd)
+        for half in (series.even, series.odd, series.expected)
     )
     seen = reconstruct_slab(
         torch.ones((len(true), *shape[1:]), device=device), true, pixel_size_angstrom, shape, 0, shape[0]
     )
     labels = np.where(seen.cpu().numpy() < len(true) / 2, np.uint8(NOT_LABELLED), specimen.labels)
-    return SimulatedTomogram(0.5 * (even + odd), even, odd, labels, specimen, true)
+    return SimulatedTomogram(0.5 * (even + odd), even, odd, clean, labels, specimen, true)
 
 
 def reconstructed(

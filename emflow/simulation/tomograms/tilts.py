@@ -23,12 +23,14 @@ class SimulatedTiltSeries:
     """The images of a tilt series, in the order of their tilt, with their truth.
 
     ``even`` and ``odd`` are counts of one half of the dose each, float32 (n, h, w); they are independent, and
-    their sum is the recorded image. ``pre_exposure`` is in electrons per square angstrom, as is ``exposure``
-    of one image; ``order`` the place of each image in time, from 0.
+    their sum is the recorded image, and ``expected`` what it would be without noise. ``pre_exposure`` is in
+    electrons per square angstrom, as is ``exposure`` of one image; ``order`` is each
+    image's place in time, from 0.
     """
 
     even: NDArray[np.float32]
     odd: NDArray[np.float32]
+    expected: NDArray[np.float32]
     geometry: TiltGeometry
     pixel_size_angstrom: float
     voltage_kilovolt: float
@@ -148,6 +150,7 @@ def record_tilt_series(
     ky, kx = np.fft.fftfreq(shape[0], pixel)[:, None], np.fft.rfftfreq(shape[1], pixel)[None]
     frequency = np.hypot(ky, kx)
     halves = np.empty((2, len(geometry), *shape), dtype=np.float32)
+    noiseless = np.empty((len(geometry), *shape), dtype=np.float32)
     # Ice between the faces takes electrons: the path grows as the specimen is tilted. Where there is none
     # (potential far below that of ice) the image is brighter.
     for n, image in enumerate(projected):
@@ -167,11 +170,13 @@ def record_tilt_series(
         path = _path_angstrom(specimen, float(geometry.y_tilt_degrees[n]))
         electrons = exposure * pixel**2 * efficiency * math.exp(-path / free_path)
         expected = electrons * np.clip(1 + strength * wave, 0.02, 6)
+        noiseless[n] = expected / efficiency
         for half in halves:
             half[n] = rng.poisson(expected / 2) / efficiency
     return SimulatedTiltSeries(
         even=halves[0],
         odd=halves[1],
+        expected=noiseless,
         geometry=geometry,
         pixel_size_angstrom=pixel,
         voltage_kilovolt=ranges.voltage_kilovolt,
