@@ -23,6 +23,8 @@ def train_segmenter(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
+    keep: Path | None = None,
+    crops: float = 300.0,
     init_from: Path | None = None,
     resume: bool = False,
     restart: bool = False,
@@ -54,6 +56,10 @@ def train_segmenter(
         auto, cpu or cuda.
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    keep
+        Folder that keeps simulated tomograms: another training takes them from there.
+    crops
+        How often a tomogram is learned from before another takes its place.
     init_from
         Model folder, or a shipped model's name, to start from instead of random weights.
     resume
@@ -72,9 +78,11 @@ def train_segmenter(
     from emflow.cli.training import library_of, simulated, train, write_metrics
     from emflow.evaluation.segmentation import evaluate_segmenter
     from emflow.io.model import save_model
+    from emflow.io.simulated_tomograms import KeptTomograms
     from emflow.model_card import SEGMENT
     from emflow.tomogram_classes import CLASS_NAMES
     from emflow.training import segmenter
+    from emflow.training.tomograms import Draw, TrainingTomograms, held_apart
 
     torch.set_num_threads(threads)
     config = replace(learning.config(steps=steps, seed=seed), crop_pixels=crop_pixels)
@@ -85,11 +93,10 @@ def train_segmenter(
         "channels": list(channels),
     }
     library, sources = library_of(models)
-    samples = segmenter.SegmenterSamples(library)
+    draw: Draw = TrainingTomograms(library)
+    samples = segmenter.SegmenterSamples(draw if keep is None else KeptTomograms(draw, keep))
     batch = partial(segmenter.segmenter_batch, slices=slices)
-    with simulated(
-        samples, batch, config, workers=workers, window=2 * config.batch, crops=112.0, kept_apart=2
-    ) as material:
+    with simulated(samples, batch, config, workers=workers, window=24, crops=crops, kept_apart=2) as material:
         network, made = train(
             task=SEGMENT,
             architecture=architecture,
@@ -104,7 +111,7 @@ def train_segmenter(
             sources=sources,
         )
     say(SEGMENT, "scoring")
-    apart = segmenter.held_apart(tomograms, seed + 1)
+    apart = held_apart(tomograms, seed + 1)
     scores = evaluate_segmenter(network, apart)
     save_model(output, network, replace(segmenter.new_card(architecture), training=made, scores=scores))
     write_metrics(output, scores)

@@ -22,6 +22,8 @@ def train_tomogram_denoiser(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
+    keep: Path | None = None,
+    crops: float = 300.0,
     init_from: Path | None = None,
     resume: bool = False,
     restart: bool = False,
@@ -51,6 +53,10 @@ def train_tomogram_denoiser(
         auto, cpu or cuda.
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    keep
+        Folder that keeps simulated tomograms: another training takes them from there.
+    crops
+        How often a tomogram is learned from before another takes its place.
     init_from
         Model folder, or a shipped model's name, to start from instead of random weights.
     resume
@@ -69,20 +75,22 @@ def train_tomogram_denoiser(
     from emflow.cli.training import library_of, simulated, train, write_metrics
     from emflow.evaluation.tomogram_denoising import Volume, evaluate_tomogram_denoiser
     from emflow.io.model import save_model
+    from emflow.io.simulated_tomograms import KeptTomograms
     from emflow.model_card import DENOISE_TOMOGRAM
     from emflow.segmentation import standardisation, statistics_slices
     from emflow.simulation.tomograms import SimulatedTomogram
     from emflow.training import tomogram_denoiser
-    from emflow.training.segmenter import held_apart
+    from emflow.training.tomograms import Draw, TrainingTomograms, held_apart
     from emflow.volume_denoising import denoise_slabs
 
     torch.set_num_threads(threads)
     config = replace(learning.config(steps=steps, seed=seed), crop_pixels=crop_voxels)
     architecture = {"name": "UNet3D", "in_channels": 1, "out_channels": 1, "channels": list(channels)}
     library, sources = library_of(models)
-    samples = tomogram_denoiser.TomogramDenoiserSamples(library)
+    draw: Draw = TrainingTomograms(library)
+    samples = tomogram_denoiser.TomogramDenoiserSamples(draw if keep is None else KeptTomograms(draw, keep))
     batch = tomogram_denoiser.tomogram_denoiser_batch
-    with simulated(samples, batch, config, workers=workers, window=12, crops=80.0, kept_apart=2) as material:
+    with simulated(samples, batch, config, workers=workers, window=24, crops=crops, kept_apart=2) as material:
         network, made = train(
             task=DENOISE_TOMOGRAM,
             architecture=architecture,

@@ -12,15 +12,11 @@ from torch.nn import functional
 
 from emflow.model_card import SEGMENT, ModelCard
 from emflow.segmentation import standardisation, standardise, statistics_slices
-from emflow.simulation.library import ParticleLibrary
-from emflow.simulation.tomograms import SimulatedTomogram, TomogramRanges, simulate_tomogram
 from emflow.tomogram_classes import CLASS_NAMES, NOT_LABELLED, Label
 from emflow.training.augment import random_crop, random_symmetry
 from emflow.training.loop import Batch
+from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
 
-PIXEL_SIZE_ANGSTROM = 10.0
-SHAPE = (120, 192, 192)
-RANGES = TomogramRanges(thickness_angstrom=(600.0, 1000.0))
 # What a voxel of a class counts in the cross-entropy: thin and rare ones more than what fills the picture.
 CLASS_WEIGHTS = {
     Label.BACKGROUND: 0.5,
@@ -44,20 +40,18 @@ SegmenterSample = tuple[NDArray[np.float16], NDArray[np.uint8]]
 class SegmenterSamples:
     """Makes training samples: a standardised tomogram and its labels, both (z, y, x)."""
 
-    library: ParticleLibrary
-    ranges: TomogramRanges = RANGES
-    shape: tuple[int, int, int] = SHAPE
+    draw: Draw
 
     def __call__(self, seed: tuple[int, int]) -> SegmenterSample:
         """Make the sample of a seed: of all data or of half, sometimes smoothed as by a denoiser."""
-        random = np.random.default_rng((*seed, 11))
-        simulated = simulate_tomogram(
-            int(random.integers(2**31)), self.shape, ranges=self.ranges, library=self.library
-        )
-        volume = simulated.full if random.random() < 0.75 else simulated.even
+        random = np.random.default_rng((*seed, 14))
+        drawn = self.draw(seed)
+        volume = drawn.even.astype(np.float32)
+        if random.random() < 0.75:
+            volume = 0.5 * (volume + drawn.odd.astype(np.float32))
         if random.random() < 0.5:
             volume = ndimage.gaussian_filter(volume, random.uniform(0.4, 1.6))
-        return standardised(volume).astype(np.float16), simulated.labels
+        return standardised(volume).astype(np.float16), drawn.labels
 
 
 def standardised(volume: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -132,10 +126,3 @@ def new_card(architecture: dict[str, Any]) -> ModelCard:
         ),
         notes=NOTES,
     )
-
-
-def held_apart(count: int, seed: int, shape: tuple[int, int, int] = SHAPE) -> list[SimulatedTomogram]:
-    """Simulate tomograms to judge by: other seeds, and complexes of the held-apart split."""
-    library = ParticleLibrary("held_apart", procedural=60)
-    seeds = np.random.default_rng((seed, 12)).integers(2**31, size=count)
-    return [simulate_tomogram(int(one), shape, ranges=RANGES, library=library) for one in seeds]

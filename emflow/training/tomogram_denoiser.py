@@ -10,13 +10,10 @@ from numpy.typing import NDArray
 
 from emflow.model_card import DENOISE_TOMOGRAM, ModelCard
 from emflow.segmentation import standardisation, standardise, statistics_slices
-from emflow.simulation.library import ParticleLibrary
-from emflow.simulation.tomograms import TomogramRanges, simulate_tomogram
 from emflow.training.augment import random_symmetry
 from emflow.training.loop import Batch
-from emflow.training.segmenter import RANGES, SHAPE
+from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
 
-PIXEL_SIZE_ANGSTROM = 10.0
 # Below this share of the noise's variance a signal is not worth as much as a stronger one.
 SQUARE_FLOOR = 0.05
 NOTES = (
@@ -32,20 +29,15 @@ DenoiserSample = tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.floa
 class TomogramDenoiserSamples:
     """Makes training samples: even and odd half and the clean tomogram, each (z, y, x), in units of noise."""
 
-    library: ParticleLibrary
-    ranges: TomogramRanges = RANGES
-    shape: tuple[int, int, int] = SHAPE
+    draw: Draw
 
     def __call__(self, seed: tuple[int, int]) -> DenoiserSample:
         """Make the sample of a seed."""
-        random = np.random.default_rng((*seed, 13))
-        simulated = simulate_tomogram(
-            int(random.integers(2**31)), self.shape, ranges=self.ranges, library=self.library
-        )
-        standards = standardisation(simulated.even[statistics_slices(len(simulated.even))])
+        drawn = self.draw(seed)
+        standards = standardisation(drawn.even[statistics_slices(len(drawn.even))].astype(np.float32))
         even, odd, clean = (
             standardise(volume, *standards).astype(np.float16)
-            for volume in (simulated.even, simulated.odd, simulated.clean)
+            for volume in (drawn.even, drawn.odd, drawn.clean)
         )
         return even, odd, clean
 
