@@ -115,3 +115,47 @@ def reconstruct_slabs(
     for first in range(0, shape[0], slab_slices):
         slices = min(slab_slices, shape[0] - first)
         yield first, reconstruct_slab(filtered, geometry, pixel_size_angstrom, shape, first, slices)
+
+
+def project(
+    volts: torch.Tensor,
+    geometry: TiltGeometry,
+    pixel_size_angstrom: float,
+    shape: tuple[int, int],
+) -> torch.Tensor:
+    """Return the projected potential (n, h, w) in volt angstrom of a specimen (z, y, x), image by image.
+
+    Each slice of the specimen is seen sheared; beyond its sides it is mirrored, so that tilted images are
+    filled, as they are by a real specimen. x_tilt must leave the beam out of the slices' plane.
+    """
+    depth, rows, columns = volts.shape
+    height, width = shape
+    device = volts.device
+    filled = [n for n in range(depth) if bool((volts[n] != 0).any())]
+    slices = volts[filled][:, None]
+    z = torch.tensor(filled, dtype=torch.float32, device=device) - depth // 2
+    row = torch.arange(height, dtype=torch.float32, device=device) - height // 2
+    column = torch.arange(width, dtype=torch.float32, device=device) - width // 2
+    images = torch.zeros((len(geometry), height, width), device=device)
+    shifts = geometry.shifts_angstrom / pixel_size_angstrom
+    for n, matrix in enumerate(geometry.matrices()):
+        plane = np.linalg.inv(matrix[:, :2])
+        # Image point q = A (x, y) + b z + shift, so (x, y) = A^-1 (q - shift - b z).
+        slide = plane @ matrix[:, 2]
+        start = plane @ shifts[n]
+        position = []
+        for axis, side in ((0, columns), (1, rows)):
+            pixel = (
+                float(plane[axis, 1]) * row[None, :, None]
+                + float(plane[axis, 0]) * column[None, None, :]
+                - float(slide[axis]) * z[:, None, None]
+                + (side // 2 - float(start[axis]))
+            )
+            position.append(pixel * (2 / (side - 1)) - 1)
+        grid = torch.stack(position, dim=-1)
+        sampled = functional.grid_sample(
+            slices, grid, mode="bilinear", padding_mode="reflection", align_corners=True
+        )
+        # A slice is crossed over its thickness by the cosine of the tilt, which is the plane's determinant.
+        images[n] = sampled.sum(dim=(0, 1)) * (pixel_size_angstrom * float(np.linalg.det(plane)))
+    return images

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from emflow.ctf import ctf_2d, interaction_radian_per_volt_angstrom
 from emflow.motion.dose import damage_amplitude
+from emflow.reconstruction import project
 from emflow.simulation.ranges import uniform
 from emflow.simulation.tomograms.ranges import TomogramRanges
 from emflow.simulation.tomograms.specimen import ICE_VOLT, Specimen
@@ -72,50 +72,6 @@ def draw_geometry(
     axis = 90.0 * int(rng.integers(4)) + uniform(rng, ranges.axis_degrees)
     geometry = TiltGeometry.nominal(tilts, axis)
     return geometry.shifted(rng.uniform(-1, 1, (len(tilts), 2)) * shift_angstrom)
-
-
-def project(
-    volts: torch.Tensor,
-    geometry: TiltGeometry,
-    pixel_size_angstrom: float,
-    shape: tuple[int, int],
-) -> torch.Tensor:
-    """Return the projected potential (n, h, w) in volt angstrom of a specimen (z, y, x), image by image.
-
-    Each slice of the specimen is seen sheared; beyond its sides it is mirrored, so that tilted images are
-    filled, as they are by a real specimen. x_tilt must leave the beam out of the slices' plane.
-    """
-    depth, rows, columns = volts.shape
-    height, width = shape
-    device = volts.device
-    filled = [n for n in range(depth) if bool((volts[n] != 0).any())]
-    slices = volts[filled][:, None]
-    z = torch.tensor(filled, dtype=torch.float32, device=device) - depth // 2
-    row = torch.arange(height, dtype=torch.float32, device=device) - height // 2
-    column = torch.arange(width, dtype=torch.float32, device=device) - width // 2
-    images = torch.zeros((len(geometry), height, width), device=device)
-    shifts = geometry.shifts_angstrom / pixel_size_angstrom
-    for n, matrix in enumerate(geometry.matrices()):
-        plane = np.linalg.inv(matrix[:, :2])
-        # Image point q = A (x, y) + b z + shift, so (x, y) = A^-1 (q - shift - b z).
-        slide = plane @ matrix[:, 2]
-        start = plane @ shifts[n]
-        position = []
-        for axis, side in ((0, columns), (1, rows)):
-            pixel = (
-                float(plane[axis, 1]) * row[None, :, None]
-                + float(plane[axis, 0]) * column[None, None, :]
-                - float(slide[axis]) * z[:, None, None]
-                + (side // 2 - float(start[axis]))
-            )
-            position.append(pixel * (2 / (side - 1)) - 1)
-        grid = torch.stack(position, dim=-1)
-        sampled = functional.grid_sample(
-            slices, grid, mode="bilinear", padding_mode="reflection", align_corners=True
-        )
-        # A slice is crossed over its thickness by the cosine of the tilt, which is the plane's determinant.
-        images[n] = sampled.sum(dim=(0, 1)) * (pixel_size_angstrom * float(np.linalg.det(plane)))
-    return images
 
 
 def record_tilt_series(

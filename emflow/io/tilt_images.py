@@ -1,0 +1,43 @@
+"""Images of tilt series: sections of a stack, or files of their own; rows as RELION sees them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emflow.errors import BadInputError
+from emflow.io.movies import TIFF_SUFFIXES
+from emflow.io.movies.mrc import MrcMovie
+from emflow.io.movies.tiff import TiffMovie
+from emflow.io.mrc import check_pixels
+
+
+def read_tilt(path: Path, section: int | None) -> NDArray[np.float32]:
+    """Read one image (h, w) of a tilt series.
+
+    Parameters
+    ----------
+    section
+        Which of the stack's, from 0; None where the file is the image's own.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be read, is truncated, has no such section, or the image holds nothing.
+    """
+    stack = TiffMovie(path) if path.suffix.lower() in TIFF_SUFFIXES else MrcMovie(path)
+    try:
+        if section is None and stack.frames != 1:
+            raise BadInputError(f"holds {stack.frames} images where one was expected")
+        if section is not None and section >= stack.frames:
+            raise BadInputError(f"holds {stack.frames} images, and the {section + 1}th was asked for")
+        image = np.asarray(stack.read(section or 0), dtype=np.float32)
+    finally:
+        stack.close()
+    check_pixels(image)
+    return image
+
+
+def relion_image_name(path: str, section: int | None) -> str:
+    """Return what RELION calls an image: the file, or ``000001@stack`` for the first of a stack."""
+    return path if section is None else f"{section + 1:06d}@{path}"
