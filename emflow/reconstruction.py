@@ -30,11 +30,17 @@ def tilt_weights(geometry: TiltGeometry) -> NDArray[np.float64]:
     return weights
 
 
-def ramp_filter(images: torch.Tensor, geometry: TiltGeometry) -> torch.Tensor:
+def ramp_filter(
+    images: torch.Tensor, geometry: TiltGeometry, *, sirt_rounds: int | None = None
+) -> torch.Tensor:
     """Weight images (n, h, w) by the frequency across the tilt axis, in cycles per pixel, and by their angle.
 
     The tilt axis lies along y turned by ``z_rot``, so that frequency is ``kx cos(z_rot) + ky sin(z_rot)``.
     Images are mirrored to twice their size for it: a periodic image would leak from edge to edge.
+
+    With ``sirt_rounds`` the ramp is what so many rounds of SIRT would leave of it: times
+    ``1 - (1 - a / |k|) ** rounds``, with the finest step a that is stable (Zeng, Phys. Med. Biol. 57 (2012)
+    603, eq. 12).
     """
     height, width = images.shape[-2:]
     weights = tilt_weights(geometry)
@@ -42,7 +48,11 @@ def ramp_filter(images: torch.Tensor, geometry: TiltGeometry) -> torch.Tensor:
     kx = torch.fft.rfftfreq(2 * width, device=images.device)[None]
     filtered = torch.empty_like(images)
     for n, (angle, weight) in enumerate(zip(np.radians(geometry.z_rot_degrees), weights, strict=True)):
-        ramp = float(weight) * (float(np.cos(angle)) * kx + float(np.sin(angle)) * ky).abs()
+        ramp = (float(np.cos(angle)) * kx + float(np.sin(angle)) * ky).abs()
+        if sirt_rounds is not None:
+            finest = 0.5 / max(height, width)
+            ramp = ramp * (1 - (1 - finest / ramp.clamp(min=finest)) ** sirt_rounds)
+        ramp = float(weight) * ramp
         mirrored = torch.cat([images[n], images[n].flip(0)], dim=0)
         mirrored = torch.cat([mirrored, mirrored.flip(1)], dim=1)
         spectrum = torch.fft.rfft2(mirrored) * ramp

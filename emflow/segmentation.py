@@ -87,6 +87,7 @@ def segment_slabs(
     *,
     centre: float,
     spread: float,
+    axes: str = "z",
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[int, Volume]]:
     """Yield (first slice, probabilities (classes, slices, y, x)) of a tomogram, slab by slab.
@@ -99,6 +100,9 @@ def segment_slabs(
         (z, y, x) of the tomogram.
     centre, spread
         See `standardisation`.
+    axes
+        ``"z"`` looks at slices along z; ``"zyx"`` takes the mean with what slices along y and x say. Those
+        are cut with a margin in z of the network's halo, so that slabs fit together.
     """
     radius = network.stem.in_channels // 8
     for first in range(0, shape[0], slab_slices):
@@ -106,4 +110,16 @@ def segment_slabs(
         wanted = mirrored(np.arange(first - radius, last + radius), shape[0])
         low, high = int(wanted.min()), int(wanted.max()) + 1
         slab = standardise(read(low, high), centre, spread)[wanted - low]
-        yield first, probabilities(network, slab, device=device)
+        found = probabilities(network, slab, device=device)
+        if axes == "zyx":
+            low = max(0, (first - network.halo) // network.stride * network.stride)
+            high = min(shape[0], last + network.halo)
+            block = standardise(read(low, high), centre, spread)
+            for turned in ((1, 0, 2), (2, 1, 0)):
+                across = np.ascontiguousarray(block.transpose(turned))
+                around = mirrored(np.arange(-radius, len(across) + radius), len(across))
+                seen = probabilities(network, across[around], device=device)
+                inverse = (0, *(1 + np.argsort(turned)))
+                found = found + seen.transpose(inverse)[:, first - low : last - low]
+            found = found / 3
+        yield first, np.asarray(found, dtype=np.float32)

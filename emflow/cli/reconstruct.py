@@ -1,0 +1,209 @@
+"""Reconstruct the tomogram of a tilt series, whole and from halves of the data, slab by slab."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emflow.cli.progress import say
+from emflow.cli.series import geometry_of, read_tilts, reason_of, required, series_name
+from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
+from emflow.devices import choose_device
+from emflow.errors import BadInputError
+from emflow.io.index import OK, TiltRow, VolumeRow
+from emflow.io.locations import find_store
+from emflow.io.mrc_volumes import mrc_volume
+from emflow.io.store import read_image
+from emflow.io.volumes import SLAB_SLICES
+from emflow.metadata import Ctf, OpticsGroup
+
+if TYPE_CHECKING:
+    import torch
+
+    from emflow.tilt_geometry import TiltGeometry
+
+STAGE = "reconstruct"
+CHANNELS = ("full", "even", "odd")
+
+
+def reconstruct(
+    *,
+    tilts: Path,
+    output: Path,
+    thickness_angstrom: float = 2000.0,
+    filter: Literal["ramp", "sirt"] = "ramp",
+    sirt_rounds: int = 10,
+    ctf: Literal["none", "phase_flip", "deconvolve"] = "none",
+    mrc: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    threads: int = 1,
+    stores: str | None = None,
+) -> None:
+    """Write a tilt series' tomogram and its table.
+
+    Parameters
+    ----------
+    tilts
+        The series' alignment.tsv or tilt_ctf.tsv.
+    output
+        The tomogram.tsv to write; the store lies beside it.
+    thickness_angstrom
+        Depth of the tomogram.
+    filter
+        ramp, or sirt for a ramp as sirt_rounds of SIRT leave it.
+    sirt_rounds
+        Fewer are smoother.
+    ctf
+        What to do about the contrast transfer function.
+    mrc
+        Whether to write the whole tomogram as MRC too, beside its table.
+    device
+        auto, cpu or cuda.
+    threads
+        Of the CPU.
+    stores
+        Folder or URL (s3://...) below which the store lies, instead of beside its index.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    table, rows = read_tilts(tilts)
+    name = series_name(tilts)
+    if not rows:
+        write_failed_volume(STAGE, output, name, reason_of(table))
+        return
+    chosen = choose_device(device)
+    try:
+        work = _Work(rows, tilts.parent, ctf, sirt_rounds if filter == "sirt" else None, chosen)
+        row = _volume_row(name, rows, thickness_angstrom, work)
+    except BadInputError as error:
+        write_failed_volume(STAGE, output, name, str(error))
+        return
+    shape = (row.depth or 0, row.height or 0, row.width or 0)
+    say(STAGE, f"{name}: {len(rows)} images into {shape[2]} x {shape[1]} x {shape[0]} voxels on {chosen}")
+    target = output.parent / f"{name}.mrc"
+    copy = mrc_volume(target, shape, row.pixel_size_angstrom or 0.0) if mrc else nullcontext(None)
+    if not mrc:
+        target.unlink(missing_ok=True)
+    with copy as array:
+        write_volume(STAGE, output, row, _copied(work.slabs(shape), array), channels=CHANNELS, stores=stores)
+
+
+def _copied(slabs: Iterator[Slab], array: NDArray[np.float32] | None) -> Iterator[Slab]:
+    for first, slab, labels in slabs:
+        if array is not None:
+            array[first : first + slab.shape[1]] = slab[0]
+        yield first, slab, labels
+
+
+class _Work:
+    """The filtered images of a series and of its halves, ready to be back-projected."""
+
+    def __init__(
+        self,
+        rows: list[TiltRow],
+        folder: Path,
+        ctf: str,
+        sirt_rounds: int | None,
+        device: "torch.device",
+    ) -> None:
+        import torch
+
+        from emflow.reconstruction import ramp_filter
+
+        self.geometry = geometry_of(rows)
+        self.pixel_size_angstrom = required(rows[0], "stored_pixel_size_angstrom")
+        self.has_frames = all(row.even_position is not None for row in rows)
+        count = np.arange(len(rows))
+        # Halves of frames where movies were given; else every other tilt.
+        if self.has_frames:
+            parts = (("position", count), ("even_position", count), ("odd_position", count))
+        else:
+            parts = (("position", count), ("position", count[::2]), ("position", count[1::2]))
+        self._parts: list[tuple[torch.Tensor, TiltGeometry]] = []
+        for position, chosen in parts:
+            images = np.stack(
+                [_image(rows[n], folder, position, ctf, self.pixel_size_angstrom) for n in chosen]
+            )
+            geometry = self.geometry.select(chosen)
+            tensor = torch.from_numpy(images).to(device)
+            self._parts.append((ramp_filter(tensor, geometry, sirt_rounds=sirt_rounds), geometry))
+
+    def slab(self, shape: tuple[int, int, int], first: int) -> NDArray[np.float32]:
+        """Return the channels of a slab, shape (3, slices, y, x)."""
+        from emflow.reconstruction import reconstruct_slab
+
+        slices = min(SLAB_SLICES, shape[0] - first)
+        return np.stack(
+            [
+                reconstruct_slab(images, geometry, self.pixel_size_angstrom, shape, first, slices)
+                .cpu()
+                .numpy()
+                for images, geometry in self._parts
+            ]
+        )
+
+    def slabs(self, shape: tuple[int, int, int]) -> Iterator[Slab]:
+        """Yield the slabs, scaled so that the tomogram's middle has spread 1: 16 bits hold it well then."""
+        middle = shape[0] // 2 // SLAB_SLICES * SLAB_SLICES
+        kept = self.slab(shape, middle)
+        scale = np.float32(1 / max(float(kept[0].std()), 1e-12))
+        for first in range(0, shape[0], SLAB_SLICES):
+            yield first, (kept if first == middle else self.slab(shape, first)) * scale, None
+
+
+def _image(
+    row: TiltRow, folder: Path, position: str, ctf: str, pixel_size_angstrom: float
+) -> NDArray[np.float32]:
+    image = read_image(find_store(folder, row.store), int(required(row, position)))
+    if ctf == "none":
+        return image
+    from emflow.tilt_ctf import deconvolve, flip_phases
+
+    optics = OpticsGroup(
+        row.name,
+        required(row, "pixel_size_angstrom"),
+        required(row, "voltage_kilovolt"),
+        required(row, "spherical_aberration_millimetre"),
+        required(row, "amplitude_contrast"),
+    )
+    fitted = Ctf(
+        required(row, "defocus_u_angstrom"),
+        required(row, "defocus_v_angstrom"),
+        row.defocus_angle_degrees or 0.0,
+        row.phase_shift_degrees or 0.0,
+    )
+    undo = flip_phases if ctf == "phase_flip" else deconvolve
+    return undo(image, fitted, optics, pixel_size_angstrom)
+
+
+def _volume_row(name: str, rows: list[TiltRow], thickness_angstrom: float, work: _Work) -> VolumeRow:
+    first = rows[0]
+    pixel, unbinned_pixel = work.pixel_size_angstrom, required(first, "pixel_size_angstrom")
+    height, width = int(required(first, "stored_height")), int(required(first, "stored_width"))
+    # The tomogram's x lies across the tilt axis: where that lies along the camera's rows, sides change place.
+    if abs(np.cos(np.radians(work.geometry.z_rot_degrees.mean()))) < np.sqrt(0.5):
+        height, width = width, height
+    depth = max(2, 2 * round(thickness_angstrom / pixel / 2))
+
+    def unbinned(side: int) -> int:
+        return 2 * round(side * pixel / unbinned_pixel / 2)
+
+    return VolumeRow(
+        name,
+        OK,
+        depth=depth,
+        height=height,
+        width=width,
+        pixel_size_angstrom=pixel,
+        unbinned_depth=unbinned(depth),
+        unbinned_height=unbinned(height),
+        unbinned_width=unbinned(width),
+        unbinned_pixel_size_angstrom=unbinned_pixel,
+        halves="frames" if work.has_frames else "tilts",
+        min_tilt_degrees=float(work.geometry.y_tilt_degrees.min()),
+        max_tilt_degrees=float(work.geometry.y_tilt_degrees.max()),
+    )

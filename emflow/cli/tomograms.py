@@ -1,0 +1,74 @@
+"""What the commands that work on a tomogram share: its row, its channels, and how they are standardised."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emflow.errors import BadInputError
+from emflow.io.index import FAILED, VolumeRow, read_index
+from emflow.io.locations import Location, find_store
+from emflow.io.volumes import channel_names, open_volume
+
+# A network is used on tomograms whose voxels are its own size to within this share.
+_PIXEL_SIZE_TOLERANCE = 0.25
+
+
+def read_volume_row(path: Path) -> VolumeRow:
+    """Return the row of a tomogram's table."""
+    (row,) = read_index(path, VolumeRow)
+    return row
+
+
+def failed_reason(row: VolumeRow) -> str | None:
+    """Return why a tomogram was left out, or None when it was not."""
+    return row.reason if row.status == FAILED else None
+
+
+@dataclass(frozen=True)
+class StoredTomogram:
+    """A tomogram in its store, read in pieces."""
+
+    row: VolumeRow
+    store: Location
+    channels: tuple[str, ...]
+
+    @classmethod
+    def open(cls, row: VolumeRow, folder: Path) -> "StoredTomogram":
+        """Open the store that a row in a table of ``folder`` names."""
+        store = find_store(folder, row.store)
+        return cls(row, store, tuple(channel_names(store)))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(z, y, x) in voxels."""
+        return self.row.depth or 0, self.row.height or 0, self.row.width or 0
+
+    def read(self, channel: str, first: int, last: int) -> NDArray[np.float32]:
+        """Read the slices (n, y, x) of a channel from ``first`` to before ``last``."""
+        array = open_volume(self.store)
+        return np.asarray(array[self.channels.index(channel), first:last], dtype=np.float32)
+
+    def standardisation(self, channel: str) -> tuple[float, float]:
+        """Return centre and spread of a channel, see `emflow.segmentation.standardisation`."""
+        from emflow.segmentation import standardisation, statistics_slices
+
+        slices = statistics_slices(self.shape[0])
+        return standardisation(np.concatenate([self.read(channel, int(n), int(n) + 1) for n in slices]))
+
+
+def check_pixel_size(row: VolumeRow, wanted_angstrom: float | None) -> None:
+    """Refuse a tomogram whose voxels are far from those a network was trained on.
+
+    Raises
+    ------
+    BadInputError
+        If they are.
+    """
+    pixel = row.pixel_size_angstrom or 0.0
+    if wanted_angstrom and abs(pixel / wanted_angstrom - 1) > _PIXEL_SIZE_TOLERANCE:
+        raise BadInputError(
+            f"has voxels of {pixel:.4g} A, and the model works at {wanted_angstrom:g} A; set "
+            "tomogram.pixel_size_angstrom, or train a model at this scale"
+        )
