@@ -120,6 +120,6 @@ def segment_slabs(
                 around = mirrored(np.arange(-radius, len(across) + radius), len(across))
                 seen = probabilities(network, across[around], device=device)
                 inverse = (0, *(1 + np.argsort(turned)))
-                found = found + seen.transpose(inverse)[:, first - low : last - low]
-            found = found / 3
-        yield first, np.asarray(found, dtype=np.float32)
+                found += seen.transpose(inverse)[:, first - low : last - low]
+            found /= 3
+        yield first, found
