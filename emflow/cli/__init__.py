@@ -26,6 +26,8 @@ COMMANDS = (
     "reconstruct",
     "denoise_tomogram",
     "segment",
+    "pick_tomogram",
+    "export_tomograms",
     "check_star",
     "summarise",
     "simulate",

@@ -174,6 +174,23 @@ class VolumePickRow:
 
 
 @dataclass(frozen=True)
+class ExportedSeriesRow:
+    """Row of a tomography export's ``export.tsv``: what RELION is given of one tilt series."""
+
+    name: str
+    status: str
+    reason: str = ""
+    particles: int | None = None
+    threshold: float | None = None
+    tilts: int | None = None
+    tilts_left_out: int | None = None
+    alignment_residual_angstrom: float | None = None  # median over tilts
+    defocus_angstrom: float | None = None  # median over tilts, mean of U and V
+    exposure_electrons_per_square_angstrom: float | None = None  # in all
+    sha256: str = ""  # of its particles
+
+
+@dataclass(frozen=True)
 class ExportRow:
     """Row of ``export.tsv``: what RELION is given of one batch."""
 
@@ -204,9 +221,20 @@ class ExportedRow:
     ctf_figure_of_merit: float | None = None  # of a fit by estimate_ctf alone: others have other scales
 
 
-Row = TypeVar("Row", MicrographRow, StoreRow, PickRow, ExportedRow, TiltRow, VolumeRow, VolumePickRow)
+Row = TypeVar(
+    "Row", MicrographRow, StoreRow, PickRow, ExportedRow, TiltRow, VolumeRow, VolumePickRow, ExportedSeriesRow
+)
 AnyRow = TypeVar(
-    "AnyRow", MicrographRow, StoreRow, PickRow, ExportRow, ExportedRow, TiltRow, VolumeRow, VolumePickRow
+    "AnyRow",
+    MicrographRow,
+    StoreRow,
+    PickRow,
+    ExportRow,
+    ExportedRow,
+    TiltRow,
+    VolumeRow,
+    VolumePickRow,
+    ExportedSeriesRow,
 )
 
 

@@ -1,0 +1,114 @@
+"""Find the particles of a tomogram in its segmentation."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from cyclopts import Parameter
+from numpy.typing import NDArray
+
+from emflow import volume_picking
+from emflow.cli.progress import say
+from emflow.cli.tomograms import StoredTomogram, failed_reason, read_volume_row
+from emflow.errors import SettingError
+from emflow.io.index import FAILED, OK, VolumePickRow, write_index
+from emflow.io.volume_picks import volume_picks_table, write_volume_picks
+
+STAGE = "pick_tomogram"
+# Half of what is more likely a particle than not: the network's probability is what is thresholded.
+SUGGESTED_THRESHOLD = 0.5
+_MEMBRANE = "membrane"
+_MEMBRANE_REACH_ANGSTROM = 250.0
+
+
+def pick_tomogram(
+    *,
+    segmented: Path,
+    output: Path,
+    classes: Annotated[list[str], Parameter(consume_multiple=True)],
+    minimum_distance_angstrom: float = 150.0,
+    minimum_volume_cubic_angstrom: float = 0.0,
+    floor: float = 0.2,
+    membrane_normals: bool = False,
+    threads: int = 1,
+) -> None:
+    """Write the candidates of a tomogram, above a low floor, and their table.
+
+    Parameters
+    ----------
+    segmented
+        The segmented.tsv.
+    output
+        The picks.tsv to write; picks.star lies beside it.
+    classes
+        Names of the classes to pick.
+    minimum_distance_angstrom
+        Of two picks of a class.
+    minimum_volume_cubic_angstrom
+        Of what is more likely of the class than not, within that distance of a pick.
+    floor
+        Candidates with a lower figure of merit are not kept.
+    membrane_normals
+        Whether to orient picks near a membrane by its normal.
+    threads
+        Of the CPU.
+    """
+    del threads  # peaks are found in one
+    row = read_volume_row(segmented)
+    star = output.with_suffix(".star")
+    if (reason := failed_reason(row)) is not None:
+        star.unlink(missing_ok=True)
+        write_index(output, [VolumePickRow(row.name, FAILED, reason)], VolumePickRow)
+        return
+    stored = StoredTomogram.open(row, segmented.parent)
+    unknown = sorted(set(classes) - set(stored.channels))
+    if unknown:
+        raise SettingError(
+            f"pick_tomogram.classes: {unknown[0]} is no class of the segmentation; it has "
+            f"{', '.join(stored.channels)}"
+        )
+    pixel = row.pixel_size_angstrom or 1.0
+    points, angles, names, merits = [], [], [], []
+    for name in classes:
+        found = volume_picking.find_peaks(
+            partial(_probability, stored, name),
+            stored.shape,
+            distance_voxels=minimum_distance_angstrom / pixel,
+            floor=floor,
+        )
+        found = found.where(found.volume_voxels * pixel**3 >= minimum_volume_cubic_angstrom)
+        say(STAGE, f"{row.name}: {len(found)} candidates of {name}")
+        points.append(_centred(found.voxels_zyx, stored.shape, pixel))
+        angles.append(_angles(stored, found.voxels_zyx, pixel, wanted=membrane_normals))
+        names += [name] * len(found)
+        merits.append(found.figure_of_merit)
+    table = volume_picks_table(
+        row.name, np.concatenate(points), np.concatenate(angles), names, np.concatenate(merits)
+    )
+    checksum = write_volume_picks(star, table)
+    done = VolumePickRow(row.name, OK, "", len(table), SUGGESTED_THRESHOLD, checksum)
+    write_index(output, [done], VolumePickRow)
+
+
+def _probability(stored: StoredTomogram, name: str, first: int, last: int) -> NDArray[np.float32]:
+    return stored.read(name, first, last) / np.float32(255)
+
+
+def _centred(
+    voxels_zyx: NDArray[np.float64], shape: tuple[int, int, int], pixel_size_angstrom: float
+) -> NDArray[np.float64]:
+    """Return centred (x, y, z) in angstrom: voxel k of N lies at (k - N // 2) voxels."""
+    centre = np.array([side // 2 for side in shape])
+    return np.asarray(((voxels_zyx - centre) * pixel_size_angstrom)[:, ::-1])
+
+
+def _angles(
+    stored: StoredTomogram, voxels_zyx: NDArray[np.float64], pixel: float, *, wanted: bool
+) -> NDArray[np.float64]:
+    if not wanted or _MEMBRANE not in stored.channels:
+        return np.zeros((len(voxels_zyx), 3))
+    read = partial(_probability, stored, _MEMBRANE)
+    reach = _MEMBRANE_REACH_ANGSTROM / pixel
+    normals = volume_picking.membrane_normals(read, stored.shape, voxels_zyx, reach_voxels=reach)
+    return volume_picking.angles_along(normals)

@@ -1,0 +1,63 @@
+"""Candidates of a tomogram, ``picks.star``: what pick_tomogram found and the export thresholds."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from emflow.errors import SettingError
+from emflow.io.star import read_star, star_text, write_star
+
+COLUMNS = (
+    "rlnTomoName",
+    "rlnCenteredCoordinateXAngst",
+    "rlnCenteredCoordinateYAngst",
+    "rlnCenteredCoordinateZAngst",
+    "rlnTomoSubtomogramRot",
+    "rlnTomoSubtomogramTilt",
+    "rlnTomoSubtomogramPsi",
+    "emflowClass",
+    "rlnAutopickFigureOfMerit",
+)
+_TABLE = "particles"
+
+
+def volume_picks_table(
+    name: str,
+    points_angstrom: "np.ndarray[tuple[int, int], np.dtype[np.float64]]",
+    angles_degrees: "np.ndarray[tuple[int, int], np.dtype[np.float64]]",
+    classes: list[str],
+    figures_of_merit: "np.ndarray[tuple[int], np.dtype[np.float64]]",
+) -> pd.DataFrame:
+    """Return the table of candidates: points (n, 3) centred (x, y, z), angles (n, 3) rot, tilt, psi."""
+    columns = [
+        np.full(len(classes), name, dtype=object),
+        *points_angstrom.T,
+        *angles_degrees.T,
+        np.array(classes, dtype=object),
+        figures_of_merit,
+    ]
+    return pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
+
+
+def write_volume_picks(path: Path, table: pd.DataFrame) -> str:
+    """Write the candidates; return the SHA-256 of what was written."""
+    write_star(path, {_TABLE: table})
+    return hashlib.sha256(star_text({_TABLE: table}).encode()).hexdigest()
+
+
+def read_volume_picks(path: Path) -> pd.DataFrame:
+    """Read what `write_volume_picks` wrote.
+
+    Raises
+    ------
+    SettingError
+        If it is no such table.
+    """
+    table = read_star(path).get(_TABLE)
+    if not isinstance(table, pd.DataFrame) or tuple(table.columns) != COLUMNS:
+        raise SettingError(
+            f"{path}: expected data_{_TABLE} with {', '.join(COLUMNS)}; run pick_tomogram again"
+        )
+    return table
