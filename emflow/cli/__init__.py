@@ -23,6 +23,7 @@ COMMANDS = (
     "pick",
     "export_relion",
     "correct_tilts",
+    "estimate_tilt_ctf",
     "reconstruct",
     "denoise_tomogram",
     "segment",
