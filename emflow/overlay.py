@@ -9,7 +9,7 @@ from emflow.metadata import Picks
 # Figure of merit 0..1 from orange to green: told apart by all kinds of colour vision, and on grey.
 _LOW = np.array([253, 174, 97])
 _HIGH = np.array([26, 230, 120])
-_CAPTION_PIXELS = 34
+CAPTION_PIXELS = 34
 _BARS_ANGSTROM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 
 
@@ -65,7 +65,7 @@ def draw_picks(
     factor = longest_side / max(height, width)
     size = (round(width * factor), round(height * factor))
     grey = Image.fromarray(to_grey(image)).resize(size, Image.Resampling.LANCZOS).convert("RGB")
-    picture = Image.new("RGB", (size[0], size[1] + _CAPTION_PIXELS), (20, 20, 20))
+    picture = Image.new("RGB", (size[0], size[1] + CAPTION_PIXELS), (20, 20, 20))
     picture.paste(grey, (0, 0))
     draw = ImageDraw.Draw(picture)
     radius = 0.5 * diameter_angstrom / pixel_size_angstrom * factor
@@ -75,7 +75,7 @@ def draw_picks(
         centre_x, centre_y = x * scale_x, y * scale_y
         box = (centre_x - radius, centre_y - radius, centre_x + radius, centre_y + radius)
         draw.ellipse(box, outline=colour(float(merit)), width=2)
-    _draw_scale_bar(draw, size, factor / pixel_size_angstrom)
+    draw_scale_bar(draw, size, factor / pixel_size_angstrom)
     font = ImageFont.load_default(size=16)
     draw.text((10, size[1] + 8), caption, fill=(235, 235, 235), font=font)
     _draw_legend(draw, size, font)
@@ -85,14 +85,15 @@ def draw_picks(
 def draw_rings(picture: NDArray[np.uint8], caption: str) -> Image.Image:
     """Return the picture of a CTF fit (side, side) with one line below it that says what was found."""
     side = max(picture.shape[1], 640)  # room for the caption
-    drawn = Image.new("L", (side, side + _CAPTION_PIXELS), 20)
+    drawn = Image.new("L", (side, side + CAPTION_PIXELS), 20)
     drawn.paste(Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS), (0, 0))
     font = ImageFont.load_default(size=16)
     ImageDraw.Draw(drawn).text((10, side + 8), caption, fill=235, font=font)
     return drawn
 
 
-def _draw_scale_bar(draw: ImageDraw.ImageDraw, size: tuple[int, int], pixels_per_angstrom: float) -> None:
+def draw_scale_bar(draw: ImageDraw.ImageDraw, size: tuple[int, int], pixels_per_angstrom: float) -> None:
+    """Draw a bar of a round length in the lower right corner of a picture of ``size`` (width, height)."""
     wanted = size[0] / 5 / pixels_per_angstrom
     length = max((bar for bar in _BARS_ANGSTROM if bar <= wanted), default=_BARS_ANGSTROM[0])
     right, bottom = size[0] - 20, size[1] - 20

@@ -29,6 +29,7 @@ COMMANDS = (
     "segment",
     "pick_tomogram",
     "export_tomograms",
+    "summarise_tomograms",
     "check_star",
     "summarise",
     "simulate",

@@ -1,0 +1,182 @@
+"""Say what was found and lost in a session of tomograms, and draw slices with their classes and picks."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from emflow.cli.progress import say
+from emflow.cli.tomograms import StoredTomogram, read_volume_row
+from emflow.io.files import replacing, write_text
+from emflow.io.index import FAILED, OK, ExportedSeriesRow, TiltRow, read_index
+from emflow.io.relion_tomograms import OPTIMISATION_SET, TOMOGRAMS
+from emflow.io.volume_picks import read_volume_picks
+from emflow.io.volumes import open_labels
+from emflow.tomogram_pictures import draw_slice
+from emflow.tomogram_summary import SeriesSummary, TomogramSummary, summary_text
+
+STAGE = "summarise_tomograms"
+# Slices that a picture is the mean of: one alone is noise.
+_MEAN_SLICES = 5
+_RADIUS_ANGSTROM = 140.0
+
+
+def summarise_tomograms(
+    *,
+    export: Path,
+    session: str,
+    pictures: int,
+    output: Path,
+) -> None:
+    """Write summary.json, summary.txt and a picture of each tomogram.
+
+    Parameters
+    ----------
+    export
+        The session's relion/export.tsv; the tilt series' folders lie beside relion/.
+    session
+        The session's name.
+    pictures
+        Draw up to so many tomograms, else an even sample.
+    output
+        The summary.json to write; summary.txt and pictures/ lie beside it.
+    """
+    folder = output.parent
+    rows = read_index(export, ExportedSeriesRow)
+    used = [row for row in rows if row.status == OK]
+    drawn = _drawn(used, pictures)
+    target = folder / "pictures"
+    target.mkdir(exist_ok=True)
+    series, by_class, left_out = [], Counter[str](), dict[str, str]()
+    for row in used:
+        place = folder / row.name
+        picks = _picks(place, row)
+        by_class.update(picks["emflowClass"].tolist())
+        left_out |= _tilts_left_out(place)
+        series.append(
+            SeriesSummary(
+                row.name,
+                row.particles or 0,
+                row.tilts,
+                row.tilts_left_out,
+                row.alignment_residual_angstrom,
+                row.defocus_angstrom,
+                row.exposure_electrons_per_square_angstrom,
+                _shares(place),
+            )
+        )
+        if row.name in drawn:
+            _draw(place, row, picks, target / f"{row.name}.png")
+            say(STAGE, f"{row.name}: picture drawn")
+    for stale in {path for path in target.glob("*.png") if path.stem not in drawn}:
+        stale.unlink()
+    relion = export.parent
+    aligned = (relion / TOMOGRAMS).is_file()
+    files = {
+        "particles": str(relion / "particles.star"),
+        **({"RELION 5": str(relion / OPTIMISATION_SET)} if aligned else {}),
+        "pictures": f"{target}/ ({len(drawn)} of {len(used)} tomograms)",
+        "table": str(export),
+    }
+    failures = {row.name: row.reason for row in rows if row.status == FAILED}
+    summary = TomogramSummary(session, series, failures, dict(by_class), left_out, files)
+    write_text(folder / "summary.txt", summary_text(summary, _commands(relion, aligned=aligned)))
+    write_text(output, json.dumps(summary.to_dict(), indent=2) + "\n")
+    particles = sum(one.particles for one in series)
+    say(STAGE, f"{session}: {particles} particles from {len(series)} tomograms")
+
+
+def _commands(relion: Path, *, aligned: bool) -> list[str]:
+    """Return how to go on, started in the session's folder."""
+    if aligned:
+        return [
+            f"relion_tomo_subtomo --i {relion / OPTIMISATION_SET} --o Extract/ --b 128 --crop 96 --bin 4 "
+            "--stack2d"
+        ]
+    return [
+        f"relion_tomo_import_coordinates --i {relion / 'coordinates.star'} --o ImportCoords/ --centered "
+        "   # after importing the tomograms"
+    ]
+
+
+def _drawn(rows: list[ExportedSeriesRow], most: int) -> set[str]:
+    """Return the names of all tomograms, or of ``most`` of them spread evenly over the session."""
+    if len(rows) <= most:
+        return {row.name for row in rows}
+    return {rows[n].name for n in np.linspace(0, len(rows) - 1, most).round().astype(int)}
+
+
+def _picks(place: Path, row: ExportedSeriesRow) -> pd.DataFrame:
+    """Return the candidates that were exported."""
+    table = read_volume_picks(place / "picks.star")
+    merit = table["rlnAutopickFigureOfMerit"].to_numpy(float)
+    return table[merit >= (row.threshold or 0.0)].reset_index(drop=True)
+
+
+def _tilts_left_out(place: Path) -> dict[str, str]:
+    path = place / "corrected.tsv"
+    if not path.is_file():
+        return {}
+    return {row.name: row.reason for row in read_index(path, TiltRow) if row.status == FAILED}
+
+
+def _shares(place: Path) -> dict[str, float]:
+    """Return the share of a tomogram's voxels that each class has, from a coarse level of its labels."""
+    row = read_volume_row(place / "segmented.tsv")
+    stored = StoredTomogram.open(row, place)
+    labels = np.asarray(open_labels(stored.store)[:, ::4, ::4])
+    counts = np.bincount(labels.ravel(), minlength=len(stored.channels))
+    return {
+        name: round(float(count) / labels.size, 5)
+        for name, count in zip(stored.channels, counts, strict=False)
+    }
+
+
+def _image(place: Path) -> StoredTomogram:
+    """Return the tomogram to look at: the denoised one where there is one."""
+    for name in ("denoised.tsv", "tomogram.tsv"):
+        if (place / name).is_file():
+            row = read_volume_row(place / name)
+            if row.status == OK:
+                return StoredTomogram.open(row, place)
+    raise FileNotFoundError(f"{place}: holds no tomogram")
+
+
+def _draw(place: Path, row: ExportedSeriesRow, picks: pd.DataFrame, path: Path) -> None:
+    stored = _image(place)
+    segmented = StoredTomogram.open(read_volume_row(place / "segmented.tsv"), place)
+    pixel = stored.row.pixel_size_angstrom or 1.0
+    depth = stored.shape[0]
+    points = _voxels(picks, stored.shape, pixel)
+    z = _telling_slice(points, depth)
+    low, high = max(0, z - _MEAN_SLICES // 2), min(depth, z + _MEAN_SLICES // 2 + 1)
+    image = stored.read(stored.channels[0], low, high).mean(axis=0)
+    labels = np.asarray(open_labels(segmented.store)[z])
+    near = np.abs(points[:, 2] - z) <= _RADIUS_ANGSTROM / pixel
+    drawn = draw_slice(
+        image,
+        labels,
+        points_xy=points[near, :2],
+        figures_of_merit=picks["rlnAutopickFigureOfMerit"].to_numpy(float)[near],
+        radius_voxels=_RADIUS_ANGSTROM / pixel,
+        pixel_size_angstrom=pixel,
+        caption=f"{row.name}   {row.particles} particles; slice {z} of {depth} ({stored.channels[0]})",
+    )
+    with replacing(path) as partial:
+        drawn.save(partial, format="PNG", optimize=False, compress_level=4)
+
+
+def _voxels(picks: pd.DataFrame, shape: tuple[int, int, int], pixel: float) -> NDArray[np.float64]:
+    """Return picks as voxels (n, 3), x y z."""
+    points = picks[[f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]].to_numpy(float)
+    return np.asarray(points / pixel + np.array([side // 2 for side in shape[::-1]]))
+
+
+def _telling_slice(points: NDArray[np.float64], depth: int) -> int:
+    """Return the slice in the middle of the picks, or of the tomogram where there are none."""
+    if not len(points):
+        return depth // 2
+    return int(np.clip(round(float(np.median(points[:, 2]))), 0, depth - 1))
