@@ -16,6 +16,7 @@ COMMANDS = (
     "profile",
     "clean",
     "import_micrographs",
+    "import_tilt_series",
     "correct_motion",
     "estimate_ctf",
     "build_tiles",

@@ -208,8 +208,8 @@ def _read(
     from emflow.io.store import read_image
     from emflow.training.finetuning import PickedMicrograph
 
-    sessions = {one.session: one for one in read_sessions()}
-    name = session or next(iter(sessions))
+    sessions = {one.session: one for one in read_sessions() if not one.is_tomography}
+    name = session or next(iter(sessions), "")
     if name not in sessions or (session is None and len(sessions) > 1):
         raise SettingError(f"--session: name one of {', '.join(sessions)}")
     tables = sorted((RESULTS / "spa" / name).glob("batch*/tiles.tsv"))
@@ -239,4 +239,4 @@ def _read(
                 picks_yx=points * scale,
             )
         )
-    return micrographs, diameter_angstrom or sessions[name].diameter_angstrom
+    return micrographs, diameter_angstrom or sessions[name].diameter_angstrom or 0.0  # never without one

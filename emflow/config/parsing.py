@@ -38,34 +38,68 @@ def parse_session(values: Mapping[str, Any], source: str) -> Session:
         session = Session.model_validate(given)
     except ValidationError as error:
         raise SettingError(f"{source}: {_first_problem(error, Session)}") from None
-    if (session.micrographs is None) == (session.movies is None):
-        raise SettingError(f"{source}: give either micrographs or movies, and not both")
-    _check_movies(session, source)
-    if not session.is_star:
-        for column in ("pixel_size_angstrom", "voltage_kilovolt", "spherical_aberration_millimetre"):
-            if getattr(session, column) is None:
-                raise SettingError(f"{source}: {column} is missing: only a STAR file brings its own")
+    kinds = [kind for kind in INPUT_KINDS if getattr(session, kind) is not None]
+    if len(kinds) != 1:
+        raise SettingError(f"{source}: give one of {', '.join(INPUT_KINDS[:-1])} and {INPUT_KINDS[-1]}")
+    _check_kind(session, kinds[0], source)
+    if session.diameter_angstrom is None and not session.is_tomography:
+        raise SettingError(f"{source}: diameter_angstrom: should be given: how long is the particle?")
+    for column in _MICROSCOPE[kinds[0]]:
+        if getattr(session, column) is None and not session.is_star and not _says(session, column):
+            brings = "an mdoc or STAR" if session.tilt_series else "a STAR"
+            raise SettingError(f"{source}: {column} is missing: only {brings} file brings its own")
     return session
 
 
+INPUT_KINDS = ("micrographs", "movies", "tilt_series", "tomograms")
+_OPTICS = ("pixel_size_angstrom", "voltage_kilovolt", "spherical_aberration_millimetre")
+_MICROSCOPE = {
+    "micrographs": _OPTICS,
+    "movies": _OPTICS,
+    "tilt_series": _OPTICS,
+    "tomograms": ("pixel_size_angstrom",),
+}
+
+
+def _says(session: Session, column: str) -> bool:
+    """Whether the session's own files say a constant of the microscope."""
+    return (session.tilt_series or "").endswith(".mdoc") and column != "spherical_aberration_millimetre"
+
+
+_CAMERA = ("gain", "gain_rotation", "gain_flip", "defects")
 _OF_MOVIES = (
     "exposure_electrons_per_square_angstrom",
     "total_exposure_electrons_per_square_angstrom",
     "pre_exposure_electrons_per_square_angstrom",
     "frames",
-    "gain",
-    "gain_rotation",
-    "gain_flip",
-    "defects",
+    *_CAMERA,
 )
+_OF_TILT_SERIES = ("tilt_frames", "tilt_axis_degrees", "tilt_hand")
+_OF_TOMOGRAMS = ("even_tomograms", "odd_tomograms")
+# What each kind of input has, of the columns that only some have
+_COLUMNS_OF: dict[str, tuple[str, ...]] = {
+    "micrographs": (),
+    "movies": _OF_MOVIES,
+    "tilt_series": (*_OF_TILT_SERIES, *_CAMERA, "exposure_electrons_per_square_angstrom"),
+    "tomograms": _OF_TOMOGRAMS,
+}
 
 
-def _check_movies(session: Session, source: str) -> None:
-    if session.movies is None:
-        for column in _OF_MOVIES:
-            if getattr(session, column) != Session.model_fields[column].default:
-                raise SettingError(f"{source}: {column} belongs to movies, and these are micrographs")
-        return
+def _check_kind(session: Session, kind: str, source: str) -> None:
+    """Refuse a column that is of another kind of input than the session's."""
+    for owner in ("movies", "tilt_series", "tomograms"):
+        for column in _COLUMNS_OF[owner]:
+            stands = getattr(session, column) != Session.model_fields[column].default
+            if stands and column not in _COLUMNS_OF[kind]:
+                these = kind.replace("_", " ")
+                raise SettingError(
+                    f"{source}: {column} belongs to {owner.replace('_', ' ')}, and these are {these}"
+                )
+    if kind == "movies":
+        _check_movies(session, session.movies or "", source)
+
+
+def _check_movies(session: Session, movies: str, source: str) -> None:
     if session.exposure_electrons_per_square_angstrom is None:
         raise SettingError(
             f"{source}: exposure_electrons_per_square_angstrom is missing: how much does a frame get?"
@@ -76,7 +110,7 @@ def _check_movies(session: Session, source: str) -> None:
             f"{source}: voltage_kilovolt: {voltage:g} kV is no voltage at which damage was measured "
             "(80 to 400); is it in kV?"
         )
-    if session.movies.endswith(".eer") and session.total_exposure_electrons_per_square_angstrom is None:
+    if movies.endswith(".eer") and session.total_exposure_electrons_per_square_angstrom is None:
         raise SettingError(
             f"{source}: total_exposure_electrons_per_square_angstrom is missing: EER frames are grouped by it"
         )

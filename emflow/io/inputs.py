@@ -10,9 +10,10 @@ import hashlib
 import os
 import time
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,6 +24,7 @@ from emflow.errors import BadInputError, SettingError
 from emflow.io.files import replacing
 from emflow.io.micrographs import read_header
 from emflow.io.movies import read_movie_header
+from emflow.io.tilt_series.listing import Look, check_names, frames_of, list_units, look
 
 INPUTS = Path("inputs.tsv")
 # A file touched this recently may still be growing: its size is looked at twice.
@@ -37,7 +39,9 @@ class InputRow:
     """One input file as it was when it was listed; ``modified`` is in nanoseconds since the epoch.
 
     Height and width are 0 when the header could not be read; ``metadata`` is the digest of the file's row in
-    its STAR file, empty when there is none; ``frames`` are those of a movie, 1 for a micrograph.
+    its STAR file, empty when there is none; ``frames`` are those of a movie, 1 for a micrograph. A tilt
+    series or a tomogram is in no batch; its ``metadata`` is a digest of the files that it is made of, and
+    ``frames`` are its images or slices.
     """
 
     session: str
@@ -102,6 +106,11 @@ def batch_digest(rows: Iterable[InputRow]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def latest_row(rows: Iterable[InputRow], session: str, name: str) -> InputRow | None:
+    """Return the row of a tilt series or tomogram that counts: the last of its name."""
+    return next((row for row in reversed(list(rows)) if row.session == session and row.name == name), None)
+
+
 def superseded_names(rows: Sequence[InputRow], session: str, batch: str) -> set[str]:
     """Return the names in a batch that a later batch of the session lists again."""
     return {row.name for row in rows if row.session == session and row.batch > batch}
@@ -122,6 +131,7 @@ class _Candidate:
     path: str
     metadata: str = ""
     pixel_size_angstrom: float = 0.0  # of its optics group; a batch is of one size in angstrom as well
+    look: Callable[[], Look | None] | None = None  # of a tilt series or tomogram
 
 
 def candidates(session: Session) -> list[_Candidate]:
@@ -132,6 +142,10 @@ def candidates(session: Session) -> list[_Candidate]:
     SettingError
         If the STAR file cannot be used.
     """
+    if session.is_tomography:
+        units = list_units(session)
+        frames = frames_of(session)
+        return [_Candidate(unit.name, str(unit.path), look=partial(look, unit, frames)) for unit in units]
     if session.is_star and session.micrographs is not None:
         from emflow.io.star import read_relion_micrographs
 
@@ -145,6 +159,14 @@ def candidates(session: Session) -> list[_Candidate]:
     return [_Candidate(os.path.relpath(path, root), path) for path in found if os.path.isfile(path)]  # noqa: PTH113
 
 
+def _distinct_candidates(session: Session) -> list[_Candidate]:
+    """List what `candidates` does, and refuse two tilt series or tomograms of one name."""
+    found = candidates(session)
+    if session.is_tomography:
+        check_names(session.session, [(one.name, one.path) for one in found])
+    return found
+
+
 FileKey: TypeAlias = tuple[str, str]  # session and name
 Identity: TypeAlias = tuple[str, int, int, str]  # what makes a file another: path, bytes, modified, metadata
 
@@ -156,7 +178,7 @@ def pending(sessions: Sequence[Session], path: Path = INPUTS) -> dict[FileKey, I
     with ThreadPoolExecutor(_STAT_THREADS) as pool:
         for session in sessions:
             ours = [row for row in rows if row.session == session.session]
-            changed = _changed(pool.map(_look, candidates(session)), ours)
+            changed = _changed(pool.map(_look, _distinct_candidates(session)), ours)
             found |= {(session.session, row.name): _identity(row) for row in changed}
     return found
 
@@ -174,7 +196,8 @@ def scan(
     Raises
     ------
     SettingError
-        If another scan holds the lock, or a STAR file cannot be used.
+        If another scan holds the lock, a STAR file cannot be used, or two tilt series or tomograms of a
+        session would have one name.
     """
     try:
         with FileLock(path.with_name(path.name + ".lock"), timeout=60):
@@ -183,7 +206,7 @@ def scan(
             growing: list[str] = []
             for session in sessions:
                 ours = [row for row in rows if row.session == session.session]
-                found = candidates(session)
+                found = _distinct_candidates(session)
                 if only is not None:
                     found = [candidate for candidate in found if (session.session, candidate.name) in only]
                 new, waiting = _new_rows(session, found, ours, batch_size)
@@ -207,6 +230,7 @@ def _changed(looks: Iterable[InputRow | None], listed: Sequence[InputRow]) -> li
 def _new_rows(
     session: Session, found: Sequence[_Candidate], listed: Sequence[InputRow], batch_size: int
 ) -> tuple[list[InputRow], list[str]]:
+    by_name = {candidate.name: candidate for candidate in found}
     with ThreadPoolExecutor(_STAT_THREADS) as pool:
         changed = _changed(pool.map(_look, found), listed)
         now = time.time_ns()
@@ -214,9 +238,11 @@ def _new_rows(
         growing: set[str] = set()
         if young:
             time.sleep(_SECOND_LOOK_SECONDS)
-            again = pool.map(_look, [_Candidate(row.name, row.path, row.metadata) for row in young])
+            again = pool.map(_look, [by_name[row.name] for row in young])
             growing = {row.name for row, second in zip(young, again, strict=True) if row != second}
         settled = [row for row in changed if row.name not in growing]
+        if session.is_tomography:
+            return [replace(row, session=session.session) for row in settled], sorted(growing)
         sizes = list(pool.map(_movie_size if session.movies else _micrograph_size, settled))
     pixel_sizes = {candidate.name: candidate.pixel_size_angstrom for candidate in found}
     alike: dict[tuple[int, int, float], list[InputRow]] = defaultdict(list)
@@ -240,12 +266,22 @@ def _identity(row: InputRow) -> Identity:
 
 
 def _look(candidate: _Candidate) -> InputRow | None:
+    if candidate.look is not None:
+        now = candidate.look()
+        return None if now is None else as_row(candidate.name, candidate.path, now)
     try:
         status = os.stat(candidate.path)  # noqa: PTH116
     except OSError:
         return None  # it vanished between the listing and now
     return InputRow(
         "", "", candidate.name, candidate.path, status.st_size, status.st_mtime_ns, 0, 0, candidate.metadata
+    )
+
+
+def as_row(name: str, path: str, now: Look) -> InputRow:
+    """Return the row of a tilt series or tomogram as it is now; its session is still to be filled in."""
+    return InputRow(
+        "", "", name, path, now.bytes, now.modified, now.height, now.width, now.digest, now.sections
     )
 
 

@@ -34,6 +34,15 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class TiltSeriesInput:
+    """A tilt series, or a ready tomogram, as the plan sees it: what it is made of, and how much."""
+
+    digest: str
+    sections: int  # images of the series, slices of the tomogram
+    megapixels: float  # of one of them
+
+
+@dataclass(frozen=True)
 class Plan:
     """All that the rules need to know of a session folder."""
 
@@ -41,6 +50,17 @@ class Plan:
     sessions: dict[str, Session]
     batches: dict[str, dict[str, Batch]]  # by session, then by batch, in order
     models: dict[str, Path]  # by stage
+    tilt_series: dict[str, dict[str, TiltSeriesInput]]  # by session, then by name, of tomography alone
+
+    @property
+    def with_tilt_series(self) -> list[str]:
+        """Names of the sessions that start from tilt series."""
+        return [name for name, session in self.sessions.items() if session.tilt_series is not None]
+
+    @property
+    def with_tomograms(self) -> list[str]:
+        """Names of the sessions that start from ready tomograms."""
+        return [name for name, session in self.sessions.items() if session.tomograms is not None]
 
     @property
     def with_movies(self) -> list[str]:
@@ -50,7 +70,7 @@ class Plan:
     @property
     def with_micrographs(self) -> list[str]:
         """Names of the sessions that start from micrographs."""
-        return [name for name, session in self.sessions.items() if session.movies is None]
+        return [name for name, session in self.sessions.items() if session.micrographs is not None]
 
 
 def read_plan(*, needs_sessions: bool = True) -> Plan:
@@ -70,20 +90,30 @@ def read_plan(*, needs_sessions: bool = True) -> Plan:
     config = read_config()
     sessions = {session.session: session for session in read_sessions(may_be_none=not needs_sessions)}
     rows = read_inputs()
-    batches: dict[str, dict[str, Batch]] = {name: {} for name in sessions}
+    series: dict[str, dict[str, TiltSeriesInput]] = {
+        name: {} for name, session in sessions.items() if session.is_tomography
+    }
+    batches: dict[str, dict[str, Batch]] = {name: {} for name in sessions if name not in series}
     for (session, batch), group in groupby(rows, key=lambda row: (row.session, row.batch)):
         members = list(group)
+        if session in series:
+            # The last row of a name stands for all
+            series[session] |= {row.name: _tilt_series_input(row) for row in members}
         if session in batches:
             size = members[0].height * members[0].width / 1e6
             frames = max(member.frames for member in members)
             batches[session][batch] = Batch(batch_digest(members), len(members), size, frames)
-    for name, listed in batches.items():
+    for name, listed in (batches | series).items():
         if not listed and needs_sessions:
             raise SettingError(f"{INPUTS}: lists no file of session {name}; run emflow scan")
     models = {"pick": model_folder(config.pick.model)}
     if config.denoise.enabled or config.pick.image == "denoised":
         models["denoise"] = model_folder(config.denoise.model)
-    return Plan(config, sessions, batches, models)
+    return Plan(config, sessions, batches, models, series)
+
+
+def _tilt_series_input(row: InputRow) -> TiltSeriesInput:
+    return TiltSeriesInput(batch_digest([row]), row.frames, row.height * row.width / 1e6)
 
 
 @cache
