@@ -1,11 +1,14 @@
-# emflow: movies or micrographs in, RELION-ready picks out.
+# emflow: movies, micrographs, tilt series or tomograms in, RELION-ready picks out.
 # A session's own Snakefile includes this one; run in the checkout itself it takes config/ from here.
-# The flow: import_micrographs or correct_motion - estimate_ctf, build_tiles - denoise, pick
-#           - export_relion - summarise
+# SPA:  import_micrographs or correct_motion - estimate_ctf, build_tiles - denoise, pick
+#       - export_relion - summarise
+# TOMO: import_tilt_series - correct_tilts - align_tilts - estimate_tilt_ctf - reconstruct, or import_tomogram
+#       - denoise_tomogram, segment - pick_tomogram - export_tomograms - summarise_tomograms
 
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/common_movies.smk"
+include: "workflow/rules/common_tomography.smk"
 include: "workflow/rules/common_train.smk"
 
 
@@ -16,8 +19,10 @@ container: str(pipeline_root() / "envs" / "emflow.sif")
 rule all:
     """Everything that is asked for: picks, export, pictures, and denoised images unless switched off."""
     input:
-        expand("results/spa/{session}/summary.json", session=PLAN.sessions),
+        expand("results/spa/{session}/summary.json", session=PLAN.batches),
+        expand("results/tomo/{session}/summary.json", session=TOMOGRAPHY),
         DENOISED,
+        DENOISED_TOMOGRAMS,
 
 
 rule train_models:
@@ -33,5 +38,9 @@ include: "workflow/rules/tiles.smk"
 include: "workflow/rules/denoise.smk"
 include: "workflow/rules/pick.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/tilt_series.smk"
+include: "workflow/rules/tomogram.smk"
+include: "workflow/rules/segment.smk"
+include: "workflow/rules/export_tomograms.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/train.smk"

@@ -24,6 +24,7 @@ COMMANDS = (
     "pick",
     "export_relion",
     "correct_tilts",
+    "align_tilts",
     "estimate_tilt_ctf",
     "reconstruct",
     "denoise_tomogram",

@@ -86,9 +86,6 @@ class DenoiseTomogram(Section):
     model: str = Field(
         "tomogram_denoiser", description="Shipped model's name, or the path of a model folder."
     )
-    training_steps: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
-        0, description="Steps of training on each session's own halves, from the model; 0 takes it as it is."
-    )
 
 
 class Segment(Section):
@@ -103,7 +100,7 @@ class Segment(Section):
 
 
 class PickTomogram(Section):
-    """pick_tomogram: particles from the segmentation, or by a template."""
+    """pick_tomogram: particles from the segmentation."""
 
     classes: list[str] = Field(["ribosome"], description="Classes of the segmentation to pick.")
     minimum_distance_angstrom: Annotated[float, Field(ge=10.0, le=10_000.0)] = Field(
@@ -117,13 +114,4 @@ class PickTomogram(Section):
     )
     membrane_normals: bool = Field(
         False, description="Whether to orient picks near a membrane by its normal."
-    )
-    template: str | None = Field(
-        None, description="Map (MRC) or atomic model to look for; null: picks come from the segmentation."
-    )
-    template_step_degrees: Annotated[float, Field(ge=2.0, le=90.0)] = Field(
-        15.0, description="Step in degrees of the template's rotations."
-    )
-    template_symmetry: Annotated[str, Field(pattern=r"^[Cc][1-9][0-9]*$")] = Field(
-        "C1", description="Rotational symmetry of the template about its z axis."
     )

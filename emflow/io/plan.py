@@ -109,6 +109,10 @@ def read_plan(*, needs_sessions: bool = True) -> Plan:
     models = {"pick": model_folder(config.pick.model)}
     if config.denoise.enabled or config.pick.image == "denoised":
         models["denoise"] = model_folder(config.denoise.model)
+    if series:
+        models["segment"] = model_folder(config.segment.model)
+    if series and (config.denoise_tomogram.enabled or config.segment.image == "denoised"):
+        models["denoise_tomogram"] = model_folder(config.denoise_tomogram.model)
     return Plan(config, sessions, batches, models, series)
 
 
@@ -145,10 +149,17 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise SettingError(f"{RESULTS.absolute()}: cannot be written: {error.strerror}") from None
-    for stage, folder in plan.models.items():
-        check_model(folder, stage)
-    rows = read_inputs() if plan.with_movies else []
-    for name in plan.with_movies:
+    cards = {stage: check_model(folder, stage) for stage, folder in plan.models.items()}
+    if "segment" in cards:
+        known = cards["segment"].classes or ()
+        for name in plan.config.pick_tomogram.classes:
+            if name not in known:
+                raise SettingError(
+                    f"pick_tomogram.classes: {name} is no class of the segmenter; it has {', '.join(known)}"
+                )
+    with_camera = [*plan.with_movies, *plan.with_tilt_series]
+    rows = read_inputs() if with_camera else []
+    for name in with_camera:
         check_camera(plan.sessions[name], rows)
     if plan.config.device == "cuda" and jobs_run_here and not cuda_driver_present():
         raise SettingError(

@@ -64,6 +64,7 @@ DENOISED = [
 wildcard_constraints:
     session="[A-Za-z0-9_-]+",
     batch="batch[0-9]+",
+    tilt_series="[A-Za-z0-9_-]+",
 
 
 def this_batch(wildcards):
@@ -132,7 +133,8 @@ def minutes(base, seconds_per_micrograph):
 
 onsuccess:
     for session in PLAN.sessions:
-        summary = Path(f"results/spa/{session}/summary.txt")
+        kind = "spa" if session in PLAN.batches else "tomo"
+        summary = Path(f"results/{kind}/{session}/summary.txt")
         if summary.is_file():
             print(summary.read_text(), file=sys.stderr)
 

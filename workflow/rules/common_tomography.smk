@@ -21,6 +21,11 @@ def series_files(name, sessions=None):
 def tomogram_optics_flags(wildcards):
     """Return what is known of a session's microscope and tilts, as flags; headers say the rest."""
     session = PLAN.sessions[wildcards.session]
+    star = (
+        f"--star {shlex.quote(os.path.abspath(session.pattern))}"
+        if session.is_star
+        else ""
+    )
     flags = {
         "pixel-size-angstrom": session.pixel_size_angstrom,
         "voltage-kilovolt": session.voltage_kilovolt,
@@ -30,6 +35,21 @@ def tomogram_optics_flags(wildcards):
         "tilt-hand": session.tilt_hand,
         "exposure-electrons-per-square-angstrom": session.exposure_electrons_per_square_angstrom,
     }
+    return f"{star} {as_flags(flags)}".strip()
+
+
+def tilt_frames_flag(wildcards):
+    """Return the flag that names the folder of movies, where it is not the mdoc files' own."""
+    folder = PLAN.sessions[wildcards.session].tilt_frames
+    return f"--frames {shlex.quote(folder)}" if folder else ""
+
+
+def gain_flags(wildcards):
+    """Return how the gain reference of tilts' movies is to be turned, as flags."""
+    session = PLAN.sessions[wildcards.session]
+    if not session.gain:
+        return ""
+    flags = {"gain-rotation": session.gain_rotation, "gain-flip": session.gain_flip}
     return as_flags(flags)
 
 
@@ -53,4 +73,11 @@ def tomogram_minutes(base, per_megapixel):
 TILT_STATE = "tilt_ctf.tsv" if CONFIG.tilt_ctf.enabled else "alignment.tsv"
 SEGMENTED_IMAGE = {"raw": "tomogram.tsv", "denoised": "denoised.tsv"}[
     CONFIG.segment.image
+]
+TOMOGRAPHY = [*PLAN.with_tilt_series, *PLAN.with_tomograms]
+DENOISED_TOMOGRAMS = [
+    f"results/tomo/{session}/{tilt_series}/denoised.tsv"
+    for session, listed in PLAN.tilt_series.items()
+    for tilt_series in listed
+    if CONFIG.denoise_tomogram.enabled
 ]

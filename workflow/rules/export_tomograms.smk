@@ -18,15 +18,15 @@ rule export_tomograms:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
+        tilts=TILT_STATE,
         threshold=CONFIG.export.threshold,
         max_failed_fraction=CONFIG.export.max_failed_fraction,
         revision=REVISIONS["export_tomograms"],
     shell:
         "emflow export-tomograms"
         " --picks {input.picks:q}"
-        " --tilts-table "
-        + TILT_STATE
-        + " --threshold {params.threshold:q}"
+        " --tilts-table {params.tilts:q}"
+        " --threshold {params.threshold:q}"
         " --max-failed-fraction {params.max_failed_fraction:q}"
         " --output {output:q}"
         " 2>&1 | tee {log:q}"
@@ -55,13 +55,11 @@ rule summarise_tomograms:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         pictures=CONFIG.summarise.overlays,
-        threshold=CONFIG.export.threshold,
         revision=REVISIONS["summarise_tomograms"],
     shell:
         "emflow summarise-tomograms"
         " --export {input.export:q}"
         " --session {wildcards.session:q}"
-        " --threshold {params.threshold:q}"
         " --pictures {params.pictures:q}"
         " --output {output.json:q}"
         " 2>&1 | tee {log:q}"

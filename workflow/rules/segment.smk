@@ -38,46 +38,36 @@ rule segment:
 
 
 rule pick_tomogram:
-    """Find the particles of a tomogram, in its segmentation or by a template."""
+    """Find the particles of a tomogram in its segmentation."""
     input:
-        segmented="results/tomo/{session}/{tilt_series}/segmented.tsv",
-        tomogram="results/tomo/{session}/{tilt_series}/tomogram.tsv",
+        "results/tomo/{session}/{tilt_series}/segmented.tsv",
     output:
         "results/tomo/{session}/{tilt_series}/picks.tsv",
     log:
         "logs/pick_tomogram/{session}/{tilt_series}.log",
     benchmark:
         "logs/pick_tomogram/{session}/{tilt_series}.benchmark.tsv"
-    threads: 4
+    threads: 1
     resources:
-        gpu=GPUS,
-        device=CONFIG.device,
-        template=template_flag,
-        mem_mb=tomogram_memory(4000, 60),
-        runtime=tomogram_minutes(30, 10),
+        mem_mb=tomogram_memory(2000, 60),
+        runtime=tomogram_minutes(30, 5),
     params:
-        classes=" ".join(f"--classes {name}" for name in CONFIG.pick_tomogram.classes),
+        classes=" ".join(
+            f"--classes {shlex.quote(name)}" for name in CONFIG.pick_tomogram.classes
+        ),
         minimum_distance=CONFIG.pick_tomogram.minimum_distance_angstrom,
         minimum_volume=CONFIG.pick_tomogram.minimum_volume_cubic_angstrom,
         floor=CONFIG.pick_tomogram.floor,
         normals=switch("membrane-normals", CONFIG.pick_tomogram.membrane_normals),
-        template=template_digest,
-        step=CONFIG.pick_tomogram.template_step_degrees,
-        symmetry=CONFIG.pick_tomogram.template_symmetry,
         revision=REVISIONS["pick_tomogram"],
     shell:
         "emflow pick-tomogram"
-        " --segmented {input.segmented:q}"
-        " --tomogram {input.tomogram:q}"
+        " --segmented {input:q}"
         " {params.classes}"
         " --minimum-distance-angstrom {params.minimum_distance:q}"
         " --minimum-volume-cubic-angstrom {params.minimum_volume:q}"
         " --floor {params.floor:q}"
         " {params.normals}"
-        " {resources.template}"
-        " --template-step-degrees {params.step:q}"
-        " --template-symmetry {params.symmetry:q}"
-        " --device {resources.device:q}"
         " --threads {threads}"
         " --output {output:q}"
         " 2>&1 | tee {log:q}"

@@ -54,9 +54,7 @@ rule correct_tilts:
         camera=lambda wildcards: camera_digests(PLAN.sessions[wildcards.session]),
         gain=gain_flags,
         pixel_size=CONFIG.tomogram.pixel_size_angstrom,
-        exposure_weighting=switch(
-            "exposure-weighting", CONFIG.tilts.exposure_weighting
-        ),
+        exposure_weighting=switch("exposure-weighting", CONFIG.tilts.exposure_weighting),
         outlier_sigmas=CONFIG.tilts.outlier_sigmas,
         dark_fraction=CONFIG.tilts.dark_fraction,
         max_tilt=CONFIG.tilts.max_tilt_degrees,
@@ -95,7 +93,7 @@ rule align_tilts:
         mem_mb=tomogram_memory(3000, 60),
         runtime=tomogram_minutes(20, 2),
     params:
-        replace=switch("replace", CONFIG.alignment.replace),
+        replace=switch("replace-imported", CONFIG.alignment.replace),
         refine_axis=switch("refine-axis", CONFIG.alignment.refine_axis),
         matching=switch("projection-matching", CONFIG.alignment.projection_matching),
         thickness=CONFIG.tomogram.thickness_angstrom,

@@ -1,0 +1,89 @@
+"""Find the shifts and the tilt axis of a tilt series, without fiducials."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from emflow.cli.progress import say
+from emflow.cli.series import (
+    geometry_of,
+    read_tilts,
+    reason_of,
+    required,
+    with_geometry,
+    write_failed_series,
+    write_tilts,
+)
+from emflow.devices import choose_device
+from emflow.io.locations import find_store
+from emflow.io.store import read_image
+
+STAGE = "align_tilts"
+
+
+def align_tilts(
+    *,
+    tilts: Path,
+    output: Path,
+    thickness_angstrom: float = 2000.0,
+    replace_imported: bool = False,
+    refine_axis: bool = True,
+    projection_matching: bool = True,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    threads: int = 1,
+) -> None:
+    """Write a tilt series' table with its alignment; one that was imported is kept.
+
+    Parameters
+    ----------
+    tilts
+        The series' corrected.tsv.
+    output
+        The alignment.tsv to write.
+    thickness_angstrom
+        Of the tomogram that projections are matched with.
+    replace_imported
+        Align also where an alignment was imported.
+    refine_axis
+        Whether to refine the angle of the tilt axis.
+    projection_matching
+        Whether to refine shifts against the tomogram of the other images.
+    device
+        auto, cpu or cuda.
+    threads
+        Of the CPU.
+    """
+    import torch
+
+    from emflow.tilt_alignment import align
+
+    torch.set_num_threads(threads)
+    table, rows = read_tilts(tilts)
+    if not rows:
+        write_failed_series(STAGE, output, reason_of(table))
+        return
+    if not replace_imported and all(row.alignment_source for row in rows):
+        say(STAGE, f"the imported alignment of {len(rows)} images is kept")
+        write_tilts(output, table, {})
+        return
+    images = np.stack(
+        [read_image(find_store(tilts.parent, row.store), int(required(row, "position"))) for row in rows]
+    )
+    found = align(
+        torch.from_numpy(images).to(choose_device(device)),
+        geometry_of(rows),
+        required(rows[0], "stored_pixel_size_angstrom"),
+        thickness_angstrom=thickness_angstrom,
+        refine_axis=refine_axis,
+        projection_matching=projection_matching,
+    )
+    done = with_geometry(rows, found.geometry, STAGE)
+    done = [
+        replace(row, alignment_residual_angstrom=float(value))
+        for row, value in zip(done, found.residual_angstrom, strict=True)
+    ]
+    axis = float(found.geometry.z_rot_degrees.mean())
+    say(STAGE, f"{len(done)} images aligned, tilt axis at {axis:.2f} degrees")
+    write_tilts(output, table, {row.name: row for row in done})
