@@ -11,8 +11,8 @@ from emflow.simulation.tomograms.canvas import Canvas, Part
 from emflow.simulation.tomograms.ranges import TomogramRanges
 from emflow.tomogram_classes import Label
 
-_HEAD_SIGMA_ANGSTROM = 6.0
-_TAIL_SIGMA_ANGSTROM = 9.0
+_HEAD_SIGMA_ANGSTROM = 6.5
+_TAIL_SIGMA_ANGSTROM = 6.5
 # Beyond the head groups' middle: what a membrane's label takes in.
 _RIM_ANGSTROM = 5.0
 _PROTEIN_VOLT = 2.6

@@ -25,8 +25,8 @@ class TomogramRanges:
     vesicle_radius_angstrom: Range = (150.0, 800.0)  # logarithmic, each
     sheet_probability: float = 0.4
     head_distance_angstrom: Range = (32.0, 42.0)
-    head_volt: Range = (1.2, 2.6)
-    tail_volt: Range = (-1.2, -0.3)
+    head_volt: Range = (1.8, 3.2)
+    tail_volt: Range = (-0.6, 0.0)
     undulation_angstrom: Range = (0.0, 60.0)
     membrane_proteins_per_square_micrometre: Range = (0.0, 3000.0)
 
