@@ -69,7 +69,7 @@ def import_tilt_series(
     path = Path(row.path)
     try:
         listed = _listed(star, tilt_series)
-        _check_unchanged(row, Unit(tilt_series, path, listed), frames)
+        check_unchanged_unit(row, Unit(tilt_series, path, listed), frames)
         series = read_tilt_series(
             path,
             star=star,
@@ -113,7 +113,14 @@ def _listed(star: Path | None, tilt_series: str) -> ListedSeries | None:
     return found
 
 
-def _check_unchanged(row: InputRow, unit: Unit, frames: Path | None) -> None:
+def check_unchanged_unit(row: InputRow, unit: Unit, frames: Path | None) -> None:
+    """Make sure that a listed tilt series or tomogram is still what was listed.
+
+    Raises
+    ------
+    BadInputError
+        If it vanished or changed since.
+    """
     now = look(unit, {} if frames is None else files_of([frames]))
     if now is None:
         raise BadInputError("vanished after it was listed")

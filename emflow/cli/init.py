@@ -47,6 +47,8 @@ def init(
     diameter: float | None = None,
     micrographs: str | None = None,
     movies: str | None = None,
+    tilt_series: str | None = None,
+    tomograms: str | None = None,
     pixel_size: float | None = None,
     voltage: float | None = None,
     cs: Annotated[float | None, Parameter(name="--cs")] = None,
@@ -54,7 +56,11 @@ def init(
     exposure: float | None = None,
     total_exposure: float | None = None,
     pre_exposure: float = 0.0,
-    frames: int | None = None,
+    frames: int | Path | None = None,
+    tilt_axis: float | None = None,
+    tilt_hand: Literal[1, -1] | None = None,
+    even_tomograms: str | None = None,
+    odd_tomograms: str | None = None,
     gain: Path | None = None,
     gain_rotation: Literal[0, 1, 2, 3] = 0,
     gain_flip: Literal["none", "upside_down", "left_right"] = "none",
@@ -62,7 +68,7 @@ def init(
     batch_size: int = 200,
     device: str = "auto",
 ) -> None:
-    """Make a session folder for movies, or for motion-corrected micrographs.
+    """Make a session folder for movies, motion-corrected micrographs, tilt series or tomograms.
 
     Parameters
     ----------
@@ -70,11 +76,16 @@ def init(
         The folder to make; its name becomes the session's name.
     diameter
         Longest diameter of the particle in angstrom; guessed from a few micrographs when not given, which
-        takes a minute and is often but not always right. Movies need it given.
+        takes a minute and is often but not always right. Movies need it given, tomography does not.
     micrographs
         Glob of MRC or TIFF files in quotes, or a RELION micrographs STAR file.
     movies
         Glob of movies in quotes (MRC, TIFF or EER), instead of micrographs.
+    tilt_series
+        Glob of tilt series in quotes (mdoc files, or stacks with .rawtlt or .tlt beside them), or RELION 5's
+        tilt_series.star.
+    tomograms
+        Glob of ready tomograms in quotes (MRC or OME-Zarr).
     pixel_size
         Angstrom per pixel of the files; read from the headers or the STAR file when not given.
     voltage
@@ -84,13 +95,21 @@ def init(
     amplitude_contrast
         Fraction of amplitude contrast.
     exposure
-        Of a movie's frame in electrons per square angstrom; of EER, of a fraction that frames are grouped to.
+        Of a movie's frame in electrons per square angstrom; of EER, of a fraction that frames are grouped to;
+        of a tilt series, of one tilt.
     total_exposure
         Of a whole EER movie.
     pre_exposure
         What the specimen got before a movie's first frame.
     frames
-        How many frames a movie has; what most of the first movies have when not given.
+        How many frames a movie has; what most of the first movies have when not given. Of tilt series, the
+        folder of the movies that their mdoc files name.
+    tilt_axis
+        Angle of the tilt axis in degrees, in place of what files say.
+    tilt_hand
+        1 if defocus grows with z, -1 if it falls: RELION's rlnTomoHand.
+    even_tomograms, odd_tomograms
+        Globs of tomograms of the halves; found by their names when not given.
     gain
         Gain reference of the movies: MRC, TIFF or .gain.
     gain_rotation, gain_flip
@@ -110,10 +129,19 @@ def init(
         "voltage_kilovolt": voltage,
         "spherical_aberration_millimetre": cs,
     }
-    pattern = movies or micrographs
-    if pattern is None or (movies and micrographs):
-        raise SettingError("give either --micrographs or --movies, and not both")
-    kind = "movies" if movies else "micrographs"
+    kinds = {
+        "micrographs": micrographs,
+        "movies": movies,
+        "tilt_series": tilt_series,
+        "tomograms": tomograms,
+    }
+    chosen = [(kind, pattern) for kind, pattern in kinds.items() if pattern is not None]
+    if len(chosen) != 1:
+        raise SettingError("give one of --micrographs, --movies, --tilt-series and --tomograms")
+    ((kind, pattern),) = chosen
+    tomography = kind in ("tilt_series", "tomograms")
+    if isinstance(frames, Path) != tomography and frames is not None:
+        raise SettingError(f"--frames {frames}: a number for movies, a folder for tilt series")
     if diameter is None and movies:
         raise SettingError("--diameter: not given; it can be guessed from micrographs, not from movies")
     source = os.path.abspath(pattern)  # noqa: PTH100 - Path.resolve would follow links inside the glob
@@ -125,17 +153,26 @@ def init(
         "exposure_electrons_per_square_angstrom": exposure,
         "total_exposure_electrons_per_square_angstrom": total_exposure,
         "pre_exposure_electrons_per_square_angstrom": pre_exposure,
-        "frames": frames,
+        "frames": None if tomography else frames,
+        "tilt_frames": os.path.abspath(frames) if isinstance(frames, Path) else None,  # noqa: PTH100
+        "tilt_axis_degrees": tilt_axis,
+        "tilt_hand": tilt_hand,
+        "even_tomograms": even_tomograms and os.path.abspath(even_tomograms),  # noqa: PTH100
+        "odd_tomograms": odd_tomograms and os.path.abspath(odd_tomograms),  # noqa: PTH100
         "gain": gain and os.path.abspath(gain),  # noqa: PTH100
         "gain_rotation": gain_rotation,
         "gain_flip": gain_flip,
         "defects": defects and os.path.abspath(defects),  # noqa: PTH100
     }
-    if kind == "micrographs" and source.endswith(".star"):
+    if tomography:
+        from emflow.cli.init_tomography import from_tilt_series, from_tomograms
+
+        row |= from_tilt_series(row, given) if kind == "tilt_series" else from_tomograms(row, given)
+    elif kind == "micrographs" and source.endswith(".star"):
         _check_star(Path(source), given)
     else:
         row = row | _from_headers(kind, source, given) | ({"frames": frames} if frames else {})
-    if diameter is None:
+    if diameter is None and not tomography:
         row["diameter_angstrom"] = _guess(row)
     session = parse_session(row, "emflow init")
     config = Config.model_validate({"device": device, "batches": {"size": batch_size}})

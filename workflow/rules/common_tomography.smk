@@ -38,6 +38,18 @@ def tomogram_optics_flags(wildcards):
     return f"{star} {as_flags(flags)}".strip()
 
 
+def halves_flags(wildcards):
+    """Return the flags that name the halves of ready tomograms, where they are not found by their names."""
+    session = PLAN.sessions[wildcards.session]
+    globs = {
+        "even-tomograms": session.even_tomograms,
+        "odd-tomograms": session.odd_tomograms,
+    }
+    return " ".join(
+        f"--{flag} {shlex.quote(glob)}" for flag, glob in globs.items() if glob
+    )
+
+
 def tilt_frames_flag(wildcards):
     """Return the flag that names the folder of movies, where it is not the mdoc files' own."""
     folder = PLAN.sessions[wildcards.session].tilt_frames

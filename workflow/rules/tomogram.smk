@@ -14,6 +14,7 @@ rule import_tomogram:
     threads: 1
     resources:
         stores=STORES,
+        halves=halves_flags,
         mem_mb=tomogram_memory(2000, 200),
         runtime=tomogram_minutes(15, 5),
     params:
@@ -21,6 +22,7 @@ rule import_tomogram:
         pixel_size=lambda wildcards: PLAN.sessions[
             wildcards.session
         ].pixel_size_angstrom,
+        wanted=CONFIG.tomogram.pixel_size_angstrom,
         revision=REVISIONS["import_tomogram"],
     shell:
         "emflow import-tomogram"
@@ -29,6 +31,8 @@ rule import_tomogram:
         " --tilt-series {wildcards.tilt_series:q}"
         " --digest {params.digest:q}"
         " --pixel-size-angstrom {params.pixel_size:q}"
+        " --wanted-pixel-size-angstrom {params.wanted:q}"
+        " {resources.halves}"
         " {resources.stores}"
         " --output {output:q}"
         " 2>&1 | tee {log:q}"

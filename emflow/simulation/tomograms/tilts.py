@@ -40,6 +40,12 @@ class SimulatedTiltSeries:
     exposure_electrons_per_square_angstrom: float
     pre_exposure_electrons_per_square_angstrom: NDArray[np.float64]
     order: NDArray[np.int64]
+    nominal_axis_degrees: float = 0.0
+
+    @property
+    def nominal_tilts_degrees(self) -> NDArray[np.float64]:
+        """The tilts that the stage reports, (n,)."""
+        return self.geometry.y_tilt_degrees
 
     def contrast(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return images over their mean, less one: protein is dark."""
@@ -142,7 +148,16 @@ def record_tilt_series(
         exposure_electrons_per_square_angstrom=exposure,
         pre_exposure_electrons_per_square_angstrom=np.asarray(pre_exposure, dtype=np.float64),
         order=order,
+        nominal_axis_degrees=float(geometry.z_rot_degrees.mean()),
     )
+
+
+def with_stated_axis(
+    rng: np.random.Generator, series: SimulatedTiltSeries, largest_error_degrees: float
+) -> SimulatedTiltSeries:
+    """Return a series whose stated tilt axis is wrong by up to so many degrees."""
+    error = largest_error_degrees * (2 * rng.random() - 1)
+    return replace(series, nominal_axis_degrees=series.nominal_axis_degrees + error)
 
 
 def _path_angstrom(specimen: Specimen, tilt_degrees: float) -> float:
