@@ -5,7 +5,7 @@ from typing import Literal
 
 from emflow.cli.movie_batch import MovieBatch, MovieSettings
 from emflow.cli.progress import say
-from emflow.devices import choose_device
+from emflow.io.gpus import take_device
 from emflow.errors import BadInputError, SettingError
 from emflow.io.gains import read_gain
 from emflow.io.index import FAILED, SUPERSEDED, MicrographRow, write_failures, write_index
@@ -151,7 +151,7 @@ def correct_motion(
         halves_pixel_size_angstrom=halves_pixel_size_angstrom,
         half_precision=half_precision,
     )
-    work = MovieBatch(output.parent, settings, gain_image, choose_device(device))
+    work = MovieBatch(output.parent, settings, gain_image, take_device(device))
     newer = superseded_names(rows, session, batch)
     table, motion = [], []
     for number, row in enumerate(ours, 1):

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from emflow.cli.image_batch import Geometry, ImageBatch, write_store_index
 from emflow.cli.progress import say
 from emflow.cli.workers import THREADS, Workers
-from emflow.devices import choose_device
+from emflow.io.gpus import take_device
 from emflow.fourier import resized_shape
 from emflow.io.index import StoreRow, accepted, read_index
 from emflow.io.locations import find_store
@@ -59,7 +59,7 @@ def denoise(
     if not good:
         write_store_index(output, table, {})
         return
-    chosen = choose_device(device)
+    chosen = take_device(device)
     network, card = load_model(model_folder(model), "denoise")
     network = network.to(chosen)
     say("denoise", f"model {model} on {chosen}")

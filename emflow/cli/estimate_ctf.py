@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emflow.cli.progress import say
-from emflow.devices import choose_device
+from emflow.io.gpus import take_device
 from emflow.errors import BadInputError, SettingError
 from emflow.io.ctf_pictures import ctf_picture_path, write_ctf_picture
 from emflow.io.index import FAILED, MicrographRow, accepted, read_index, write_index
@@ -88,7 +88,7 @@ def estimate_ctf(
     wanted = [row for row in good if replace or row.defocus_u_angstrom is None]
     if len(wanted) < len(good):
         say("estimate_ctf", f"{len(good) - len(wanted)} micrographs came with a CTF and keep it")
-    chosen = choose_device(device)
+    chosen = take_device(device)
     fit = partial(
         _fit,
         folder=output.parent,

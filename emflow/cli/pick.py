@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emflow.cli.progress import say
-from emflow.devices import choose_device
+from emflow.io.gpus import take_device
 from emflow.io.index import OK, PickRow, StoreRow, accepted, read_index, write_failures, write_index
 from emflow.io.locations import find_store
 from emflow.io.star import write_star
@@ -61,7 +61,7 @@ def pick(
     torch.set_num_threads(threads)
     table = read_index(images, StoreRow)
     good = accepted(table)
-    chosen = choose_device(device)
+    chosen = take_device(device)
     network, card = load_model(model_folder(model), "pick")
     network = network.to(chosen)
     say("pick", f"model {model} on {chosen}, diameter {diameter_angstrom:g} A")

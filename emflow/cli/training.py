@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from emflow.cli.progress import command_line, say
-from emflow.devices import choose_device
+from emflow.io.gpus import take_device
 from emflow.errors import SettingError
 from emflow.io.atomic_models import read_atomic_models
 from emflow.io.checkpoint import load_checkpoint, save_checkpoint
@@ -100,7 +100,7 @@ def train(
     tuple[UNet, dict[str, Any]]
         The averaged network on the CPU, and how it was made, for the model card.
     """
-    chosen = choose_device(device)
+    chosen = take_device(device)
     torch.manual_seed(config.seed)
     network = build(architecture)
     if init_from is not None:

@@ -143,7 +143,7 @@ def test_a_tomogram_reconstructed_by_four_jobs_is_the_same(cluster, tmp_path, mo
     monkeypatch.setenv("SLURM_JOB_PARTITION", "cpu")
     tilts = np.arange(-60.0, 61.0, 10.0)
     still = np.zeros(len(tilts))
-    geometry = TiltGeometry(still, tilts, still + 3.0, np.stack([still, still], axis=1))
+    geometry = TiltGeometry(still, tilts, still + 3.0, still, still)
     random = torch.Generator().manual_seed(1)
     images = ramp_filter(torch.randn((len(tilts), SIDE, SIDE), generator=random), geometry)
     row = VolumeRow("series", "ok", depth=DEPTH, height=SIDE, width=SIDE, pixel_size_angstrom=4.0)
