@@ -5,9 +5,9 @@ from typing import Literal
 
 from emflow.cli.movie_batch import MovieBatch, MovieSettings
 from emflow.cli.progress import say
-from emflow.io.gpus import take_device
 from emflow.errors import BadInputError, SettingError
 from emflow.io.gains import read_gain
+from emflow.io.gpus import take_device
 from emflow.io.index import FAILED, SUPERSEDED, MicrographRow, write_failures, write_index
 from emflow.io.inputs import batch_digest, check_unchanged, read_inputs, superseded_names
 from emflow.io.motion import MOTION, write_motion

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from emflow.cli.image_batch import Geometry, ImageBatch, write_store_index
 from emflow.cli.progress import say
 from emflow.cli.workers import THREADS, Workers
-from emflow.io.gpus import take_device
 from emflow.fourier import resized_shape
+from emflow.io.gpus import take_device
 from emflow.io.index import StoreRow, accepted, read_index
 from emflow.io.locations import find_store
 from emflow.io.store import read_image

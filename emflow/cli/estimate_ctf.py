@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emflow.cli.progress import say
-from emflow.io.gpus import take_device
 from emflow.errors import BadInputError, SettingError
 from emflow.io.ctf_pictures import ctf_picture_path, write_ctf_picture
+from emflow.io.gpus import take_device
 from emflow.io.index import FAILED, MicrographRow, accepted, read_index, write_index
 from emflow.io.mrc import read_mrc
 from emflow.metadata import DOUBTFUL_CTF, OpticsGroup

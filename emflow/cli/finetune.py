@@ -74,8 +74,8 @@ def finetune(
 
     from emflow.cli.progress import command_line, say
     from emflow.cli.training import write_metrics
-    from emflow.io.gpus import take_device
     from emflow.errors import SettingError
+    from emflow.io.gpus import take_device
     from emflow.io.model import load_model, save_model
     from emflow.model_card import PICK
     from emflow.resources import model_folder

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from emflow.cli.progress import command_line, say
-from emflow.io.gpus import take_device
 from emflow.errors import SettingError
 from emflow.io.atomic_models import read_atomic_models
 from emflow.io.checkpoint import load_checkpoint, save_checkpoint
 from emflow.io.curves import write_curves
 from emflow.io.files import sha256, write_text
+from emflow.io.gpus import take_device
 from emflow.io.model import load_model
 from emflow.networks import UNet, build
 from emflow.resources import model_folder

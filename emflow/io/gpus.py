@@ -1,4 +1,4 @@
-"""Which of a machine's GPUs a process takes: each holds a lock, so that jobs run at one time spread over them.
+"""Which of a machine's GPUs a process takes: each holds a lock, so that jobs at one time spread over them.
 
 A queueing system shows a job its own GPU alone. On a workstation all are seen by every job.
 """
@@ -21,7 +21,7 @@ _held: dict[str, FileLock] = {}
 
 
 def take_device(wanted: str) -> "torch.device":
-    """Return the torch device for "auto", "cpu" or "cuda": a GPU that no other process of this user has taken.
+    """Return the torch device for "auto", "cpu" or "cuda": a GPU that no other process of this user has.
 
     It is this process's until it ends. Where all are taken, they are shared.
 
