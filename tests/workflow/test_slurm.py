@@ -1,7 +1,5 @@
 """The pipeline on a real SLURM: `cd my_session && snakemake --profile slurm`, as a user types it."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
@@ -132,12 +130,6 @@ SIDE = 64
 DEPTH = 5 * SLAB_SLICES
 
 
-def slab_of(images: torch.Tensor, geometry: TiltGeometry, first: int):
-    """Return a slab of a tomogram, as `write_volume` takes it."""
-    slab = reconstruct_slab(images, geometry, 4.0, (DEPTH, SIDE, SIDE), first, SLAB_SLICES)
-    return first, slab.numpy()[None], None
-
-
 def test_a_tomogram_reconstructed_by_four_jobs_is_the_same(cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLURM_JOB_PARTITION", "cpu")
@@ -147,11 +139,15 @@ def test_a_tomogram_reconstructed_by_four_jobs_is_the_same(cluster, tmp_path, mo
     random = torch.Generator().manual_seed(1)
     images = ramp_filter(torch.randn((len(tilts), SIDE, SIDE), generator=random), geometry)
     row = VolumeRow("series", "ok", depth=DEPTH, height=SIDE, width=SIDE, pixel_size_angstrom=4.0)
+
+    # A function of its own: the jobs do not know this module.
+    def slab_of(first: int):
+        slab = reconstruct_slab(images, geometry, 4.0, (DEPTH, SIDE, SIDE), first, SLAB_SLICES)
+        return first, slab.numpy()[None], None
+
     stored = {}
     for where in ("threads", "slurm:4"):
-        slabs = Workers(where, 1, 1000).in_order(
-            partial(slab_of, images, geometry), range(0, DEPTH, SLAB_SLICES), at_once=1
-        )
+        slabs = Workers(where, 1, 1000).in_order(slab_of, range(0, DEPTH, SLAB_SLICES), at_once=1)
         index = tmp_path / where.replace(":", "_") / "tomogram.tsv"
         write_volume("reconstruct", index, row, slabs, channels=["full"])
         stored[where] = read_index(index, VolumeRow)[0]
