@@ -1,4 +1,4 @@
-"""The ways in which things go wrong: a setting is wrong, one input is bad, or the work is somebody else's by now."""
+"""The ways in which things go wrong: a wrong setting, one bad input, or work that another does by now."""
 
 
 class SettingError(Exception):
