@@ -1,4 +1,4 @@
-"""The two ways in which things go wrong: a setting is wrong, or one input is bad."""
+"""The ways in which things go wrong: a wrong setting, one bad input, or work that another does by now."""
 
 
 class SettingError(Exception):
@@ -7,3 +7,7 @@ class SettingError(Exception):
 
 class BadInputError(Exception):
     """One input cannot be used: it is quarantined with this reason, and the others go on."""
+
+
+class SupersededError(Exception):
+    """A later attempt at the same result has begun; this one ends without a trace, and that is no failure."""

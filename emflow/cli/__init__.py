@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cyclopts
 
 import emflow
-from emflow.errors import SettingError
+from emflow.errors import SettingError, SupersededError
 
 COMMANDS = (
     "init",
@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"emflow: {error}", file=sys.stderr)
         sys.exit(2)
+    except SupersededError as error:
+        print(f"emflow: {error}", file=sys.stderr)
     except cyclopts.CycloptsError as error:
         if debug:
             raise

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emflow.cli.image_batch import Geometry, ImageBatch, write_store_index
+from emflow.cli.workers import THREADS, Workers
 from emflow.errors import BadInputError
 from emflow.fourier import resized_shape
 from emflow.io.index import MicrographRow, accepted, read_index
@@ -21,6 +22,8 @@ def build_tiles(
     outlier_sigmas: float,
     background_sigma_angstrom: float,
     threads: int = 1,
+    dask: str = THREADS,
+    memory_mb: int | None = None,
     stores: str | None = None,
 ) -> None:
     """Write the stored images of a batch and their table.
@@ -39,9 +42,14 @@ def build_tiles(
         Standard deviation of the Gaussian background that is subtracted.
     threads
         Groups of micrographs worked on at once.
+    dask
+        threads, processes, or slurm:N for N jobs of their own: see docs/cluster.md.
+    memory_mb
+        What processes share, or each of the jobs asks for.
     stores
         Folder or URL (s3://...) below which the store lies, instead of beside its index.
     """
+    workers = Workers(dask, threads, memory_mb)
     table = read_index(micrographs, MicrographRow)
     good = accepted(table)
     if not good:
@@ -61,7 +69,7 @@ def build_tiles(
             image, geometry.shape, outlier_sigmas=outlier_sigmas, background_sigma_pixels=sigma_pixels
         )
 
-    ImageBatch("build_tiles", output, geometry, make, stores).write(table, threads)
+    ImageBatch("build_tiles", output, geometry, make, stores).write(table, workers, at_once=threads)
 
 
 def _geometry(row: MicrographRow, stored_pixel_size_angstrom: float) -> Geometry:

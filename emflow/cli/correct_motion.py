@@ -5,9 +5,10 @@ from typing import Literal
 
 from emflow.cli.movie_batch import MovieBatch, MovieSettings
 from emflow.cli.progress import say
-from emflow.devices import choose_device
 from emflow.errors import BadInputError, SettingError
+from emflow.io.claims import Claim
 from emflow.io.gains import read_gain
+from emflow.io.gpus import take_device
 from emflow.io.index import FAILED, SUPERSEDED, MicrographRow, write_failures, write_index
 from emflow.io.inputs import batch_digest, check_unchanged, read_inputs, superseded_names
 from emflow.io.motion import MOTION, write_motion
@@ -151,10 +152,12 @@ def correct_motion(
         halves_pixel_size_angstrom=halves_pixel_size_angstrom,
         half_precision=half_precision,
     )
-    work = MovieBatch(output.parent, settings, gain_image, choose_device(device))
+    work = MovieBatch(output.parent, settings, gain_image, take_device(device))
+    claim = Claim(output)
     newer = superseded_names(rows, session, batch)
     table, motion = [], []
     for number, row in enumerate(ours, 1):
+        claim.check()
         try:
             check_unchanged(row)
             micrograph, record = work.correct(row)
@@ -169,7 +172,9 @@ def correct_motion(
         motion.append(record)
         moved = f"moved {micrograph.motion_total_angstrom:.1f} A"
         say("correct_motion", f"{number}/{len(ours)} {row.name}: {moved}")
+    claim.check()
     write_motion(output.parent / MOTION, motion)
     write_failures(output.parent, table)
     write_index(output, table, MicrographRow)
+    claim.release()
     say("correct_motion", f"{session} {batch}: {len(motion)} of {len(table)} movies corrected")

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from emflow.cli.image_batch import Geometry, ImageBatch, write_store_index
 from emflow.cli.progress import say
-from emflow.devices import choose_device
+from emflow.cli.workers import THREADS, Workers
 from emflow.fourier import resized_shape
+from emflow.io.gpus import take_device
 from emflow.io.index import StoreRow, accepted, read_index
 from emflow.io.locations import find_store
 from emflow.io.store import read_image
@@ -22,6 +23,8 @@ def denoise(
     model: str,
     device: str = "auto",
     threads: int = 1,
+    dask: str = THREADS,
+    memory_mb: int | None = None,
     stores: str | None = None,
 ) -> None:
     """Write the denoised images of a batch and their table.
@@ -37,7 +40,11 @@ def denoise(
     device
         auto, cpu or cuda.
     threads
-        CPU threads of the network.
+        CPU threads of the network, or processes.
+    dask
+        threads, processes, or slurm:N for N jobs of their own: see docs/cluster.md.
+    memory_mb
+        What processes share, or each of the jobs asks for.
     stores
         Folder or URL (s3://...) below which the store lies, instead of beside its index.
     """
@@ -46,13 +53,13 @@ def denoise(
     from emflow.denoising import denoise_micrograph
     from emflow.io.model import load_model
 
-    torch.set_num_threads(threads)
+    workers = Workers(dask, threads, memory_mb)
     table = read_index(tiles, StoreRow)
     good = accepted(table)
     if not good:
         write_store_index(output, table, {})
         return
-    chosen = choose_device(device)
+    chosen = take_device(device)
     network, card = load_model(model_folder(model), "denoise")
     network = network.to(chosen)
     say("denoise", f"model {model} on {chosen}")
@@ -64,13 +71,15 @@ def denoise(
     geometry = Geometry(shape, stored.unbinned_shape, stored.unbinned_pixel_size_angstrom)
 
     def make(row: StoreRow) -> NDArray[np.float32]:
+        torch.set_num_threads(workers.threads_of_task)  # this may be a process of its own
         image = read_image(find_store(tiles.parent, row.store), row.position or 0)
         return denoise_micrograph(
             image, image_pixel_size_angstrom=pixel_size, network=network, card=card, device=chosen
         )
 
-    # Two workers: one reads or writes while the other computes.
-    ImageBatch("denoise", output, geometry, make, stores).write(table, 2 if chosen.type == "cuda" else 1)
+    # Two threads on a GPU: one reads or writes while the other computes.
+    at_once = 2 if chosen.type == "cuda" else 1
+    ImageBatch("denoise", output, geometry, make, stores).write(table, workers, at_once=at_once)
 
 
 def _geometry(row: StoreRow) -> Geometry:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emflow.cli.progress import say
-from emflow.devices import choose_device
 from emflow.errors import BadInputError, SettingError
+from emflow.io.claims import Claim
 from emflow.io.ctf_pictures import ctf_picture_path, write_ctf_picture
+from emflow.io.gpus import take_device
 from emflow.io.index import FAILED, MicrographRow, accepted, read_index, write_index
 from emflow.io.mrc import read_mrc
 from emflow.metadata import DOUBTFUL_CTF, OpticsGroup
@@ -88,7 +89,8 @@ def estimate_ctf(
     wanted = [row for row in good if replace or row.defocus_u_angstrom is None]
     if len(wanted) < len(good):
         say("estimate_ctf", f"{len(good) - len(wanted)} micrographs came with a CTF and keep it")
-    chosen = choose_device(device)
+    claim = Claim(output)
+    chosen = take_device(device)
     fit = partial(
         _fit,
         folder=output.parent,
@@ -107,8 +109,10 @@ def estimate_ctf(
             if len(finished) * 10 // len(wanted) > said:
                 said = len(finished) * 10 // len(wanted)
                 say("estimate_ctf", f"{len(finished)}/{len(wanted)} micrographs")
+    claim.check()
     _say_doubtful(accepted(finished.values()))
     write_index(output, [finished.get(row.name, row) for row in table], MicrographRow)
+    claim.release()
 
 
 def _say_doubtful(rows: Sequence[MicrographRow]) -> None:

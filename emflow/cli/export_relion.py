@@ -3,26 +3,20 @@
 import hashlib
 import math
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
-import pandas as pd
 from cyclopts import Parameter
 
+from emflow.cli.export_choice import Entry, candidates_of, choose, limit_of
 from emflow.cli.progress import say
 from emflow.errors import SettingError
-from emflow.io.ctf_pictures import ctf_picture_path
 from emflow.io.index import (
-    FAILED,
     OK,
     ExportedRow,
     ExportRow,
     MicrographRow,
-    PickRow,
-    read_index,
     write_failures,
     write_index,
 )
@@ -30,7 +24,6 @@ from emflow.io.motion import MOTION, MotionRecord, read_motion
 from emflow.io.relion_export import ExportedMicrograph, write_relion_project
 from emflow.io.relion_motion import CorrectedMicrograph, write_motion_project
 from emflow.io.relion_project import check_star_paths
-from emflow.io.star import read_star_text
 from emflow.metadata import Ctf, OpticsGroup, Picks
 from emflow.relion import (
     box_inside,
@@ -78,7 +71,7 @@ def export_relion(
         raise SettingError(f"--threshold {threshold}: expected auto or a number from 0 to 1")
     if not 0 < diameter_angstrom < math.inf:
         raise SettingError(f"--diameter-angstrom {diameter_angstrom}: expected a length above 0")
-    chosen = _choose(batches, estimated_ctf)
+    chosen = choose(batches, estimated_ctf)
     good = {name: entry for name, entry in chosen.items() if entry.picks.status == OK}
     failures = [entry.picks for entry in chosen.values() if entry.picks.status != OK]
     output.mkdir(parents=True, exist_ok=True)
@@ -90,8 +83,8 @@ def export_relion(
     limits: dict[str, float] = {}
     for number, batch in enumerate(batches):
         mine = {name: entry for name, entry in good.items() if entry.batch == number}
-        for name, picks in _candidates(batch, {name: entry.picks for name, entry in mine.items()}):
-            limits[name] = _limit(mine[name].picks, threshold, batch)
+        for name, picks in candidates_of(batch, {name: entry.picks for name, entry in mine.items()}):
+            limits[name] = limit_of(mine[name].picks, threshold, batch)
             micrographs[name], dropped = _exported(mine[name], picks.above(limits[name]), diameter_angstrom)
             overhanging += dropped
     names = sorted(micrographs)  # whatever the batches: the files do not depend on them
@@ -124,50 +117,6 @@ def export_relion(
     _report(list(micrographs.values()), overhanging, len(failures), output)
 
 
-_PICKS = ("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit")
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """What counts of a micrograph: its batch's number, its rows, and the picture of a CTF fitted here."""
-
-    batch: int
-    picks: PickRow
-    image: MicrographRow
-    ctf_picture: Path | None
-
-
-def _choose(batches: list[Path], estimated_ctf: bool) -> dict[str, _Entry]:
-    """Return what counts of every micrograph, by name; one whose file is gone counts as failed."""
-    chosen: dict[str, _Entry] = {}
-    for number, batch in enumerate(batches):
-        images = {row.name: row for row in read_index(batch.parent / "micrographs.tsv", MicrographRow)}
-        fitted = images
-        if estimated_ctf:
-            fitted = {row.name: row for row in read_index(batch.parent / "ctf.tsv", MicrographRow)}
-        for row in read_index(batch, PickRow):
-            if row.status not in (OK, FAILED):
-                continue  # superseded: a later batch has it
-            if row.name not in images or row.name not in fitted:
-                beside = "ctf.tsv" if row.name in images else "micrographs.tsv"
-                raise SettingError(f"{batch}: {row.name} is not in {beside} beside it; run the batch again")
-            image = fitted[row.name]
-            # A CTF that came with the micrograph was handed on as it was.
-            own = image.status == OK and image != images[row.name]
-            picture = ctf_picture_path(batch.parent, row.name) if own else None
-            chosen[row.name] = _Entry(number, row, image, picture)
-    for name, entry in chosen.items():
-        if entry.picks.status != OK:
-            continue
-        reason = entry.image.reason
-        if entry.image.status == OK:
-            if Path(entry.image.path).is_file():
-                continue
-            reason = f"{entry.image.path} vanished after it was picked"
-        chosen[name] = replace(entry, picks=replace(entry.picks, status=FAILED, reason=reason))
-    return dict(sorted(chosen.items()))
-
-
 def _judge(failed: int, total: int, max_failed_fraction: float, output: Path) -> None:
     reasons = f"the reasons are in {output / 'failures.tsv'}"
     if failed == total:
@@ -179,45 +128,7 @@ def _judge(failed: int, total: int, max_failed_fraction: float, output: Path) ->
         sys.exit(1)
 
 
-def _limit(row: PickRow, threshold: Literal["auto"] | float, batch: Path) -> float:
-    if threshold != "auto":
-        return threshold
-    if row.suggested_threshold is None:
-        raise SettingError(
-            f"{batch}: no suggested threshold for {row.name}; set export.threshold to a number"
-        )
-    return row.suggested_threshold
-
-
-def _candidates(batch: Path, rows: dict[str, PickRow]) -> Iterator[tuple[str, Picks]]:
-    """Yield the candidates of each micrograph of one batch, best first."""
-    if not rows:
-        return
-    path = batch.parent / "picks.star"
-    table = read_star_text(path).get("picks")  # as text: thrice as fast, and "nan" is seen
-    if table is None or not table.is_loop:
-        raise SettingError(f"{path}: expected a loop data_picks; remove {batch} and run again")
-    try:
-        numbers = [np.array(table.column(label), dtype=np.float64) for label in _PICKS[1:]]
-        code, links = pd.factorize(np.array(table.column(_PICKS[0]), dtype=object))
-    except ValueError as error:
-        raise SettingError(
-            f"{path}: a column is absent or no number ({error}); remove {batch} and run again"
-        ) from None
-    if not all(np.isfinite(column).all() for column in numbers):
-        raise SettingError(f"{path}: holds values that are no numbers; remove {batch} and run again")
-    order = np.argsort(code, kind="stable")
-    ends = np.cumsum(np.bincount(code, minlength=len(links)))
-    places = {link: order[start:end] for link, start, end in zip(links, (0, *ends), ends, strict=False)}
-    for name, row in rows.items():
-        place = places.get(relion_micrograph_name(name), order[:0])
-        if row.candidates is not None and len(place) != row.candidates:
-            message = f"{len(place)} candidates of {name}, its index says {row.candidates}"
-            raise SettingError(f"{path}: {message}; remove {batch} and run again")
-        yield name, Picks(*(column[place] for column in numbers))
-
-
-def _exported(entry: _Entry, picks: Picks, diameter_angstrom: float) -> tuple[ExportedMicrograph, int]:
+def _exported(entry: Entry, picks: Picks, diameter_angstrom: float) -> tuple[ExportedMicrograph, int]:
     """Return a micrograph as RELION is given it, and how many picks were left out at its edge."""
     row = entry.image
     numbers = (row.pixel_size_angstrom, row.voltage_kilovolt, row.spherical_aberration_millimetre)
@@ -273,7 +184,7 @@ def _told(
 
 
 def _write_motion(
-    output: Path, batches: list[Path], chosen: dict[str, _Entry], micrographs: dict[str, ExportedMicrograph]
+    output: Path, batches: list[Path], chosen: dict[str, Entry], micrographs: dict[str, ExportedMicrograph]
 ) -> None:
     """Write how movies moved; leave nothing of that where no micrograph was made of a movie."""
     corrected = []

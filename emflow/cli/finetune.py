@@ -74,8 +74,8 @@ def finetune(
 
     from emflow.cli.progress import command_line, say
     from emflow.cli.training import write_metrics
-    from emflow.devices import choose_device
     from emflow.errors import SettingError
+    from emflow.io.gpus import take_device
     from emflow.io.model import load_model, save_model
     from emflow.model_card import PICK
     from emflow.resources import model_folder
@@ -91,7 +91,7 @@ def finetune(
         raise SettingError(f"--expected-particles {expected_particles:g}: must be positive")
     started = time.monotonic()
     torch.set_num_threads(threads)
-    chosen = choose_device(device)
+    chosen = take_device(device)
     network, card = load_model(model_folder(model), PICK)
     parent_sha256 = card.weights_sha256
     micrographs, diameter = _read(picks, session, diameter_angstrom)

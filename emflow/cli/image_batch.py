@@ -1,16 +1,16 @@
 """What build_tiles and denoise share: an image per micrograph of a batch, into a store and its index."""
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import dask
 import numpy as np
 from numpy.typing import NDArray
 
 from emflow.cli.progress import say
+from emflow.cli.workers import Workers
 from emflow.errors import BadInputError
 from emflow.io.index import (
     FAILED,
@@ -58,10 +58,11 @@ class ImageBatch(Generic[Source]):
     make: Callable[[Source], NDArray[np.float32]]
     stores: str | None = None
 
-    def write(self, table: Sequence[Source], threads: int) -> None:
+    def write(self, table: Sequence[Source], workers: Workers, *, at_once: int = 1) -> None:
         """Write the store, then the index of all rows of ``table``; a failed attempt leaves neither.
 
-        Rows for which ``make`` raises `BadInputError` are quarantined.
+        Rows for which ``make`` raises `BadInputError` are quarantined. ``at_once`` shards are worked on at
+        one time where the workers are threads.
         """
         rows = accepted(table)
         writer = StoreWriter(
@@ -73,21 +74,20 @@ class ImageBatch(Generic[Source]):
             root=None if self.stores is None else location(self.stores),
         )
         try:
-            progress = _Progress(self.stage, len(rows))
             # A task is a whole shard: two writers of one shard would lose each other's chunks.
-            tasks = [
-                dask.delayed(self._write_shard)(
-                    writer, start, rows[start : start + SHARD_MICROGRAPHS], progress
-                )
-                for start in range(0, len(rows), SHARD_MICROGRAPHS)
-            ]
-            shards = dask.compute(*tasks, scheduler="threads", num_workers=threads)
+            starts = range(0, len(rows), SHARD_MICROGRAPHS)
+            tasks = [(start, rows[start : start + SHARD_MICROGRAPHS]) for start in starts]
+            written: dict[str, StoreRow] = {}
+            for shard in workers.in_order(partial(self._write_shard, writer), tasks, at_once=at_once):
+                before = len(written)
+                written |= {row.name: row for row in shard}
+                _say_progress(self.stage, before, len(written), len(rows))
             writer.finish()
             if self._later_attempt_is_done(writer):
                 say(self.stage, f"a later attempt has written {self.output}: this one is given up")
                 writer.discard()
                 return
-            write_store_index(self.output, table, {row.name: row for shard in shards for row in shard})
+            write_store_index(self.output, table, written)
         except BaseException:
             writer.discard()
             raise
@@ -100,9 +100,8 @@ class ImageBatch(Generic[Source]):
         named = {row.store for row in read_index(self.output, StoreRow) if row.store}
         return any(writer.began_before(find_store(self.output.parent, store)) for store in named)
 
-    def _write_shard(
-        self, writer: StoreWriter, start: int, rows: Sequence[Source], progress: "_Progress"
-    ) -> list[StoreRow]:
+    def _write_shard(self, writer: StoreWriter, task: tuple[int, Sequence[Source]]) -> list[StoreRow]:
+        start, rows = task
         images = np.zeros((len(rows), *self.geometry.shape), dtype=np.float32)
         results = []
         for offset, row in enumerate(rows):
@@ -113,7 +112,6 @@ class ImageBatch(Generic[Source]):
                 results.append(StoreRow(row.name, FAILED, str(error)))
             else:
                 results.append(self._store_row(row.name, writer.name, start + offset, images[offset]))
-            progress.step()
         writer.write(start, images)
         return results
 
@@ -144,17 +142,8 @@ def write_store_index(
     write_index(output, rows, StoreRow)
 
 
-class _Progress:
-    """Says how many are done: each tenth of the batch, from whichever thread finishes it."""
-
-    def __init__(self, stage: str, total: int) -> None:
-        self._stage = stage
-        self._total = total
-        self._done = 0
-        self._lock = threading.Lock()
-
-    def step(self) -> None:
-        with self._lock:
-            self._done += 1
-            if self._done % max(1, self._total // 10) == 0 or self._done == self._total:
-                say(self._stage, f"{self._done}/{self._total} micrographs")
+def _say_progress(stage: str, before: int, done: int, total: int) -> None:
+    """Say how many are done, where that crosses a tenth of the batch or is all of it."""
+    tenth = max(1, total // 10)
+    if done // tenth > before // tenth or done == total:
+        say(stage, f"{done}/{total} micrographs")

@@ -7,6 +7,7 @@ import numpy as np
 
 from emflow.cli.progress import say
 from emflow.errors import BadInputError, SettingError
+from emflow.io.claims import Claim
 from emflow.io.index import FAILED, OK, SUPERSEDED, MicrographRow, write_failures, write_index
 from emflow.io.inputs import InputRow, batch_digest, check_unchanged, read_inputs, superseded_names
 from emflow.io.micrographs import is_tiff, read_header
@@ -61,6 +62,7 @@ def import_micrographs(
     ours = [row for row in rows if row.session == session and row.batch == batch]
     if batch_digest(ours) != digest:
         raise SettingError(f"{inputs}: {session} {batch} is not what this job was planned for; run again")
+    claim = Claim(output)
     if star is not None:
         known = _from_star(star)
     else:
@@ -79,8 +81,10 @@ def import_micrographs(
         _import_one(row, known.get(row.name), header_pixel_size_angstrom, output.parent, row.name in newer)
         for row in ours
     ]
+    claim.check()
     write_failures(output.parent, table)
     write_index(output, table, MicrographRow)
+    claim.release()
     accepted = sum(row.status == OK for row in table)
     say("import_micrographs", f"{session} {batch}: {accepted} of {len(table)} micrographs accepted")
 

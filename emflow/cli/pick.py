@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from emflow.cli.progress import say
-from emflow.devices import choose_device
+from emflow.io.claims import Claim
+from emflow.io.gpus import take_device
 from emflow.io.index import OK, PickRow, StoreRow, accepted, read_index, write_failures, write_index
 from emflow.io.locations import find_store
 from emflow.io.star import write_star
@@ -59,9 +60,10 @@ def pick(
     from emflow.picking import pick_micrograph, working_image
 
     torch.set_num_threads(threads)
+    claim = Claim(output)
     table = read_index(images, StoreRow)
     good = accepted(table)
-    chosen = choose_device(device)
+    chosen = take_device(device)
     network, card = load_model(model_folder(model), "pick")
     network = network.to(chosen)
     say("pick", f"model {model} on {chosen}, diameter {diameter_angstrom:g} A")
@@ -100,10 +102,12 @@ def pick(
         if len(rows) % max(1, len(good) // 10) == 0 or len(rows) == len(good):
             say("pick", f"{len(rows)}/{len(good)} micrographs, {sum(map(len, tables))} candidates")
     everything = pd.concat(tables) if tables else _star_rows("", _NO_PICKS)
+    claim.check()
     write_star(output.with_suffix(".star"), {"picks": everything})
     finished = [rows.get(row.name) or PickRow(row.name, row.status, row.reason) for row in table]
     write_failures(output.parent, finished)
     write_index(output, finished, PickRow)
+    claim.release()
 
 
 _NO_PICKS = Picks(np.empty(0), np.empty(0), np.empty(0))

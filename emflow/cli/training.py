@@ -1,6 +1,7 @@
 """What the training commands share: from their options to a trained network in a folder."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,16 +13,17 @@ import numpy as np
 import torch
 
 from emflow.cli.progress import command_line, say
-from emflow.devices import choose_device
 from emflow.errors import SettingError
 from emflow.io.atomic_models import read_atomic_models
 from emflow.io.checkpoint import load_checkpoint, save_checkpoint
 from emflow.io.curves import write_curves
 from emflow.io.files import sha256, write_text
+from emflow.io.gpus import take_device
 from emflow.io.model import load_model
 from emflow.networks import UNet, build
 from emflow.resources import model_folder
 from emflow.simulation import ParticleLibrary
+from emflow.training import parallel
 from emflow.training.loop import Batch, TrainingConfig, TrainingState, fit, mean_loss, start
 from emflow.training.scenes import SceneStream
 
@@ -100,7 +102,7 @@ def train(
     tuple[UNet, dict[str, Any]]
         The averaged network on the CPU, and how it was made, for the model card.
     """
-    chosen = choose_device(device)
+    chosen = parallel.join(device) or take_device(device)
     torch.manual_seed(config.seed)
     network = build(architecture)
     if init_from is not None:
@@ -140,6 +142,8 @@ def train(
         return hours_before + (time.monotonic() - started) / 3600
 
     def on_report(state: TrainingState, seconds: float) -> None:
+        if not parallel.leads():
+            return
         step, mean, rate, apart = state.curve[-1]
         losses = f"loss {mean:.4f}, of scenes kept apart {apart:.4f}"
         say(task, f"step {step}/{config.steps}, {losses}, rate {rate:.2e}, {seconds:.0f} s")
@@ -155,6 +159,8 @@ def train(
         validate=lambda average: mean_loss(average, material.validation, loss),
         on_report=on_report,
     )
+    if not parallel.leads():
+        sys.exit(0)  # the first process goes on alone: it scores the network, and writes it
     write_curves(output, state.curve)
     if state.step < config.steps:
         say(task, f"no gain in {config.patience} reports: stopped after {state.step} of {config.steps} steps")
@@ -166,6 +172,7 @@ def train(
         "seed": config.seed,
         "hours": round(hours(), 2),
         "device": torch.cuda.get_device_name() if chosen.type == "cuda" else "CPU",
+        "processes": parallel.rank_and_size()[1],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "parent_sha256": card.weights_sha256 if init_from is not None else None,

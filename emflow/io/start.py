@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emflow.errors import SettingError
+from emflow.io.local_jobs import described, end, living_processes, mark
 from emflow.io.master import become_master, living_master, read_master
 from emflow.io.slurm_jobs import COMPLETING, NoAnswerError, SlurmJob, cancel, living_jobs
 
@@ -89,7 +90,7 @@ def read_call(arguments: Sequence[str] | None = None) -> Call:
 
 
 def begin(call: Call, settings: Mapping[str, Any]) -> None:
-    """Hold the folder, and end (or refuse) what a dead run of it left in the queue; a dry run only says so.
+    """Hold the folder, and end (or refuse) what a dead run of it left here or queued; a dry run only says so.
 
     Parameters
     ----------
@@ -113,6 +114,9 @@ def begin(call: Call, settings: Mapping[str, Any]) -> None:
         _say(f"an earlier run was killed ({earlier}); its locks are gone, what it finished stays")
     if call.dry and living_master() is not None:
         return  # its jobs are no orphans
+    _end_processes(orphans, dry=call.dry)
+    if call.runs and call.jobs_run_here:
+        mark(Path.cwd())
     said = (_PREFIX, call.jobname_prefix, earlier.jobname_prefix if earlier else None)
     prefixes = {prefix for prefix in said if prefix is not None}
     folder = Path.cwd()
@@ -134,6 +138,23 @@ def begin(call: Call, settings: Mapping[str, Any]) -> None:
     except NoAnswerError as error:
         if not call.jobs_run_here:
             _say(f"whether jobs of an earlier run live could not be asked: {error}")
+
+
+def _end_processes(orphans: str, *, dry: bool) -> None:
+    """End, refuse or name the processes of a dead run that had its jobs on this machine."""
+    processes = living_processes(Path.cwd())
+    if not processes:
+        return
+    shown = ", ".join(described(process) for process in processes[:3]) + (", ..." if processes[3:] else "")
+    told = f"{len(processes)} processes of an earlier run live on this machine: {shown}"
+    if dry:
+        _say(f"{told}; a start would {'end' if orphans == 'cancel' else 'be refused for'} them")
+    elif orphans == "refuse":
+        numbers = " ".join(str(process.pid) for process in processes)
+        raise SettingError(f"{told}; end them (kill {numbers}) or wait, then start again")
+    else:
+        _say(f"{told}; ending them")
+        end(processes)
 
 
 def _shown(jobs: Sequence[SlurmJob], most: int = 3) -> str:

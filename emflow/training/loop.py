@@ -16,6 +16,7 @@ import torch
 
 from emflow.errors import SettingError
 from emflow.networks import UNet
+from emflow.training import parallel
 
 # So many steps in a row without a finite loss are no accident.
 MOST_SKIPPED_STEPS = 20
@@ -220,10 +221,11 @@ def fit(
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         # bfloat16, unlike float16, needs no scaling of the loss.
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=halves):
-            answer = state.network(inputs)
+            answer = parallel.answers(state.network, inputs)
         loss = loss_of(answer.float(), batch)
         state.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.add_gradients(state.network)
         norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.gradient_clip)
         if torch.isfinite(loss) and torch.isfinite(norm):
             skipped = 0
@@ -241,7 +243,7 @@ def fit(
         if state.step % report_every == 0 or state.step == config.steps:
             mean = sum(losses) / len(losses) if losses else math.nan
             state.average.eval()
-            _judge(state, config, mean, rate, validate(state.average))
+            _judge(state, config, mean, rate, parallel.agreed(validate(state.average)))
             losses = []
             on_report(state, time.monotonic() - started)
             started = time.monotonic()

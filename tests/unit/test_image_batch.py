@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from emflow.cli.image_batch import Geometry, ImageBatch
+from emflow.cli.workers import Workers
 from emflow.io.index import OK, MicrographRow, StoreRow, read_index
 from emflow.io.store import checksum, read_image
 
@@ -47,14 +48,14 @@ def test_an_older_attempt_that_ends_later_spoils_nothing(tmp_path, fails):
     def older():
         if fails:
             with pytest.raises(RuntimeError):
-                batch(output, 1.0, wait).write(TABLE, threads=1)
+                batch(output, 1.0, wait).write(TABLE, Workers())
         else:
-            batch(output, 1.0, wait).write(TABLE, threads=1)
+            batch(output, 1.0, wait).write(TABLE, Workers())
 
     thread = threading.Thread(target=older)
     thread.start()
     assert begun.wait(30)
-    batch(output, 2.0).write(TABLE, threads=1)
+    batch(output, 2.0).write(TABLE, Workers())
     before = output.read_bytes()
     go_on.set()
     thread.join()
@@ -64,7 +65,7 @@ def test_an_older_attempt_that_ends_later_spoils_nothing(tmp_path, fails):
 
 def test_a_newer_attempt_replaces_an_older_one(tmp_path):
     output = tmp_path / "tiles.tsv"
-    batch(output, 1.0).write(TABLE, threads=1)
+    batch(output, 1.0).write(TABLE, Workers())
     check(output, 1.0)
-    batch(output, 2.0).write(TABLE, threads=1)
+    batch(output, 2.0).write(TABLE, Workers())
     check(output, 2.0)

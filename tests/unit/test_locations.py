@@ -9,6 +9,7 @@ import pytest
 
 from emflow.cli.clean import clean
 from emflow.cli.image_batch import Geometry, ImageBatch
+from emflow.cli.workers import Workers
 from emflow.config import parse_config
 from emflow.errors import SettingError
 from emflow.io.attempts import store_folder, stores_of
@@ -32,7 +33,9 @@ def write(index: Path, root: str, value: float) -> list[StoreRow]:
     def make(_: MicrographRow) -> np.ndarray:
         return np.full((32, 32), value, np.float32)
 
-    ImageBatch("build_tiles", index, Geometry((32, 32), (64, 64), 1.0), make, root).write(TABLE, threads=2)
+    ImageBatch("build_tiles", index, Geometry((32, 32), (64, 64), 1.0), make, root).write(
+        TABLE, Workers(), at_once=2
+    )
     return read_index(index, StoreRow)
 
 

@@ -1,6 +1,7 @@
 """What a start does first, with commands in the place of SLURM's that say what they were asked."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from snakemake.cli import parse_args
 
 from emflow.errors import SettingError
 from emflow.io import slurm_jobs
+from emflow.io.local_jobs import MARK, living_processes
 from emflow.io.slurm_jobs import NoAnswerError, cancel, living_jobs
 from emflow.io.start import NO_RUN, begin, read_call
 
@@ -138,3 +140,56 @@ def test_jobs_that_will_not_go_stop_the_start(slurm, session, monkeypatch):
     queue.write_text(queue.read_text().replace("RUNNING", "COMPLETING").replace("PENDING", "COMPLETING"))
     jobs = living_jobs(session, ["emflow"])
     assert [job.number for job in cancel(jobs, session, ["emflow"])] == ["11", "12", "17"]
+
+
+@pytest.fixture
+def left_over(session, monkeypatch):
+    """Two processes of a dead run, one of which ignores SIGTERM, and one of another session's."""
+    monkeypatch.setenv(MARK, "")  # what a start sets here is gone afterwards
+    processes = []
+    for folder, command in (
+        (session, ["sleep", "300"]),
+        (session, ["sh", "-c", "trap '' TERM; sleep 300 & wait; wait"]),
+        (session.parent, ["sleep", "300"]),
+    ):
+        # Its parent ends at once, as a killed run has.
+        starter = subprocess.run(
+            ["sh", "-c", '"$@" >/dev/null & echo $!', "sh", *command],
+            env={**os.environ, MARK: str(folder)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        processes.append(int(starter.stdout))
+    yield processes
+    for folder in (session, session.parent):
+        for process in living_processes(folder):
+            process.kill()
+
+
+def test_processes_of_a_dead_run_of_this_session_alone_are_ended(left_over, session, capsys, monkeypatch):
+    monkeypatch.setattr("emflow.io.local_jobs._TERM_SECONDS", 1.0)
+    assert set(left_over[:2]) <= {process.pid for process in living_processes(session)}
+    start("--cores", "1")
+    told = capsys.readouterr().err
+    assert "processes of an earlier run live on this machine: " in told
+    assert f"{left_over[0]} (sleep 300)" in told
+    assert living_processes(session) == []
+    assert [process.pid for process in living_processes(session.parent)] == left_over[2:]
+    assert os.environ[MARK] == str(session)
+
+
+def test_they_are_named_by_a_dry_run_and_where_a_site_refuses(left_over, session, capsys):
+    start("--cores", "1", "--dry-run")
+    assert "a start would end them" in capsys.readouterr().err
+    with pytest.raises(SettingError, match=rf"live on this machine: .*\(kill {left_over[0]} "):
+        start("--cores", "1", orphans="refuse")
+    assert left_over[0] in {process.pid for process in living_processes(session)}
+    assert os.environ[MARK] == ""
+
+
+def test_a_run_s_own_processes_are_no_orphans(session, monkeypatch):
+    monkeypatch.setenv(MARK, str(session))
+    with subprocess.Popen(["sleep", "300"]) as child:
+        assert living_processes(session) == []
+        child.kill()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workflow.conftest import command, planned
 
+from emflow.io.local_jobs import living_processes
 from emflow.io.master import RECORD, SNAKEMAKE_LOCKS
 
 
@@ -40,4 +41,31 @@ def test_a_second_run_is_refused_and_a_killed_one_stops_nobody(session):
     told = command(session, "snakemake", "--cores", "2", "--rerun-incomplete").stderr
     assert f"an earlier run was killed (process {first.pid} on " in told
     assert not (session / RECORD).exists()
+    assert planned(session) == {}
+
+
+def test_what_a_killed_run_left_at_work_here_is_ended(session):
+    """The master alone is killed: its job goes on, and is stopped here so that it is there to be found."""
+    snakemake = str(Path(sys.executable).with_name("snakemake"))
+    flags = ("--cores", "1", "--force", "results/spa/my_session/batch00001/tiles.tsv")
+
+    def at_work():
+        return [process for process in living_processes(session) if "build-tiles" in process.cmdline()]
+
+    # Its own children would not count as left over: it is started by a shell that ends.
+    starter = subprocess.run(
+        ["sh", "-c", '"$@" >/dev/null 2>&1 & echo $!', "sh", snakemake, *flags],
+        cwd=session,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    wait_until(at_work)
+    job = at_work()[0]
+    job.suspend()
+    os.kill(int(starter.stdout), signal.SIGKILL)
+
+    told = command(session, "snakemake", "--cores", "2", "--rerun-incomplete").stderr
+    assert "processes of an earlier run live on this machine: " in told
+    assert living_processes(session) == []
     assert planned(session) == {}

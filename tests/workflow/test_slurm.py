@@ -1,6 +1,8 @@
 """The pipeline on a real SLURM: `cd my_session && snakemake --profile slurm`, as a user types it."""
 
+import numpy as np
 import pytest
+import torch
 from slurm.runs import (
     at_work,
     jobs_of,
@@ -11,6 +13,13 @@ from slurm.runs import (
     started,
 )
 from workflow.conftest import init, planned
+
+from emflow.cli.volume_stage import write_volume
+from emflow.cli.workers import Workers
+from emflow.io.index import StoreRow, VolumeRow, read_index
+from emflow.io.volumes import SLAB_SLICES, open_volume
+from emflow.reconstruction import ramp_filter, reconstruct_slab
+from emflow.tilt_geometry import TiltGeometry
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -93,3 +102,57 @@ def test_the_users_own_profile_serves_a_checkout(cluster, checkout, tmp_path):
     jobs = jobs_of(cluster, checkout)
     assert {rule_of(job) for job in jobs} == {"import_micrographs", "build_tiles", "pick"}
     check_places(jobs)
+
+
+def test_a_batch_s_work_in_jobs_of_its_own_is_the_same(cluster, finished, micrographs, tmp_path):
+    """`dask: slurm:2` in the profile: the job of a rule submits two more, and they do its work."""
+    session = init(tmp_path, f"{micrographs}/*/*.mrc", "--batch-size", "2")
+    profile = session / "slurm/config.yaml"
+    look_after_seconds(profile)
+    text = profile.read_text()
+    assert "set-resources:\n" in text
+    profile.write_text(
+        text.replace("set-resources:\n", "set-resources:\n  build_tiles:\n    dask: slurm:2\n", 1)
+    )
+    table = "results/spa/my_session/batch00001/tiles.tsv"
+
+    run(f"cd my_session && snakemake --profile slurm {table}", tmp_path)
+
+    helpers = [job for job in jobs_of(cluster, session) if job["JobName"] == "dask-worker"]
+    assert len(helpers) == 2
+    assert {job["Partition"] for job in helpers} == {"cpu"}
+    rows = [read_index(folder / table, StoreRow) for folder in (session, finished)]
+    assert [row.checksum for row in rows[0]] == [row.checksum for row in rows[1]]
+    assert all(row.store for row in rows[0])
+
+
+SIDE = 64
+DEPTH = 5 * SLAB_SLICES
+
+
+def test_a_tomogram_reconstructed_by_four_jobs_is_the_same(cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_PARTITION", "cpu")
+    tilts = np.arange(-60.0, 61.0, 10.0)
+    still = np.zeros(len(tilts))
+    geometry = TiltGeometry(still, tilts, still + 3.0, still, still)
+    random = torch.Generator().manual_seed(1)
+    images = ramp_filter(torch.randn((len(tilts), SIDE, SIDE), generator=random), geometry)
+    row = VolumeRow("series", "ok", depth=DEPTH, height=SIDE, width=SIDE, pixel_size_angstrom=4.0)
+
+    # A function of its own: the jobs do not know this module.
+    def slab_of(first: int):
+        slab = reconstruct_slab(images, geometry, 4.0, (DEPTH, SIDE, SIDE), first, SLAB_SLICES)
+        return first, slab.numpy()[None], None
+
+    stored = {}
+    for where in ("threads", "slurm:4"):
+        slabs = Workers(where, 1, 1000).in_order(slab_of, range(0, DEPTH, SLAB_SLICES), at_once=1)
+        index = tmp_path / where.replace(":", "_") / "tomogram.tsv"
+        write_volume("reconstruct", index, row, slabs, channels=["full"])
+        stored[where] = read_index(index, VolumeRow)[0]
+        assert open_volume(index.parent / stored[where].store)[...].any()
+
+    helpers = [job for job in jobs_of(cluster, tmp_path) if job["JobName"] == "dask-worker"]
+    assert len(helpers) == 4
+    assert stored["slurm:4"].checksum == stored["threads"].checksum

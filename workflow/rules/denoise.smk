@@ -17,6 +17,8 @@ rule denoise:
         device=CONFIG.device,
         # Where the store lies changes no result.
         stores=STORES,
+        # Nor does where its work is done; a profile may say processes or slurm:N.
+        dask="threads",
         mem_mb=memory(2000, 5),
         runtime=minutes(10, 10),
     params:
@@ -29,6 +31,8 @@ rule denoise:
         " --model {params.model:q}"
         " --device {resources.device:q}"
         " --threads {threads}"
+        " --dask {resources.dask:q}"
+        " --memory-mb {resources.mem_mb}"
         " {resources.stores}"
         " --output {output:q}"
         " 2>&1 | tee {log:q}"

@@ -15,6 +15,8 @@ rule build_tiles:
     resources:
         # Where the store lies changes no result.
         stores=STORES,
+        # Nor does where its work is done; a profile may say processes or slurm:N.
+        dask="threads",
         mem_mb=memory(700, 30),
         runtime=minutes(10, 10),
     params:
@@ -29,6 +31,8 @@ rule build_tiles:
         " --outlier-sigmas {params.outliers:q}"
         " --background-sigma-angstrom {params.background:q}"
         " --threads {threads}"
+        " --dask {resources.dask:q}"
+        " --memory-mb {resources.mem_mb}"
         " {resources.stores}"
         " --output {output:q}"
         " 2>&1 | tee {log:q}"

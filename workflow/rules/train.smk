@@ -25,6 +25,8 @@ rule train_picker:
         gpu=GPUS,
         device=CONFIG.device,
         models=atomic_models_flag,
+        # A profile may start several processes that share the training.
+        launch="",
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=24 * 60,
     params:
@@ -34,7 +36,7 @@ rule train_picker:
         seed=CONFIG.train.seed,
         revision=REVISIONS["train_picker"],
     shell:
-        "emflow train-picker"
+        "{resources.launch} emflow train-picker"
         " --output models/picker"
         " --steps {params.steps:q}"
         " --scenes {params.scenes:q}"
@@ -67,6 +69,8 @@ rule train_denoiser:
         gpu=GPUS,
         device=CONFIG.device,
         models=atomic_models_flag,
+        # A profile may start several processes that share the training.
+        launch="",
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=24 * 60,
     params:
@@ -76,7 +80,7 @@ rule train_denoiser:
         seed=CONFIG.train.seed,
         revision=REVISIONS["train_denoiser"],
     shell:
-        "emflow train-denoiser"
+        "{resources.launch} emflow train-denoiser"
         " --output models/denoiser"
         " --steps {params.steps:q}"
         " --scenes {params.scenes:q}"
