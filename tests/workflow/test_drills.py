@@ -141,11 +141,11 @@ def test_a_full_disk(cluster, session, finished, tmp_path):
 
 
 def test_training_past_its_time_limit(cluster, tmp_path):
-    """Training that its limit has ended goes on from its checkpoint when it is submitted again."""
+    """Training that its limit has ended goes on from its checkpoint, to the weights of one never ended."""
     flags = "--steps 100 --batch 1 --channels 4 --channels 8 --scenes 2"
 
-    def submit(minutes: int) -> str:
-        train = f"emflow train-picker --output picker {flags} --resume"
+    def submit(minutes: int, output: str = "picker") -> str:
+        train = f"emflow train-picker --output {output} {flags} --resume"
         sbatch = f"sbatch --parsable --time={minutes} --mem=3000 --output=%j.log --wrap='{train}'"
         return subprocess.check_output(sbatch, shell=True, cwd=tmp_path, env=environment(), text=True).strip()
 
@@ -158,11 +158,14 @@ def test_training_past_its_time_limit(cluster, tmp_path):
     wait_until(lambda: job(first)["JobState"] not in ("RUNNING", "COMPLETING"), 200)
     assert job(first)["JobState"] == "TIMEOUT"
     assert not (tmp_path / "picker/model.safetensors").exists()
-    second = submit(10)
-    wait_until(lambda: job(second)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 500)
+    second, whole = submit(10), submit(10, "whole")
+    for number in (second, whole):
+        wait_until(lambda n=number: job(n)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 500)
+    assert job(whole)["JobState"] == "COMPLETED"
     log = (tmp_path / f"{second}.log").read_text()
     assert job(second)["JobState"] == "COMPLETED", log
     (step,) = re.findall(r"going on from step (\d+)", log)
     print(f"training: TIMEOUT after {job(first)['RunTime']}, went on from step {step}")
     assert 0 < int(step) < 100
-    assert (tmp_path / "picker/model.safetensors").is_file()
+    weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("picker", "whole")]
+    assert weights[0] == weights[1]
