@@ -1,9 +1,8 @@
 """Alignment of tilt series without fiducials: shifts and the tilt axis, in RELION 5's convention.
 
-Three steps, each starting from the last one's answer. Neighbours are correlated from the lowest tilt
-outwards, the further tilted one stretched by the cosines (Guckenberger 1982). The tilt axis is where all
-images agree on their common line. Then each image is compared with the projection of the tomogram of all
-others, until the shifts stand still (projection matching; Dengler 1989).
+Neighbours are correlated from the lowest tilt outwards, the further tilted one stretched by the cosines
+(Guckenberger 1982). The tilt axis is where all images agree on their common line; the neighbours are then
+correlated once more.
 """
 
 import itertools
@@ -16,23 +15,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from emflow.reconstruction import project, ramp_filter, reconstruct_slab, tilt_weights
 from emflow.tilt_geometry import TiltGeometry
 
 # Sides that images are brought down to for the alignment; a peak is found to a tenth of a pixel.
 WORKING_PIXELS = 256
+AXIS_RANGE_DEGREES = 4.0
 _LARGEST_SHIFT = 0.18  # of the image's side, between neighbours
-_AXIS_RANGE_DEGREES = 5.0
-_MATCHING_ROUNDS = 4
-_MATCHING_SHIFT_PIXELS = 6.0
+_AXIS_STEP_DEGREES = 0.5
+_AXIS_TILTS_DEGREES = 65.0
+_AXIS_BAND = (4, 60)  # of the line's frequencies, in periods
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """What an alignment found: the geometry, and per image how well it agrees with the others.
+    """What an alignment found: the geometry, and how well each image agrees with its neighbour.
 
-    ``correlation`` (n,) is that of each image with the projection of the others' tomogram;
-    ``residual_angstrom`` (n,) how far its shift still moved in the last round.
+    ``correlation`` (n,) is that of each image with the one it was aligned to, 1 for the least tilted one;
+    ``residual_angstrom`` (n,) how far the same step moves it once more.
     """
 
     geometry: TiltGeometry
@@ -41,13 +40,7 @@ class Alignment:
 
 
 def align(
-    images: Tensor,
-    geometry: TiltGeometry,
-    pixel_size_angstrom: float,
-    *,
-    thickness_angstrom: float = 2000.0,
-    refine_axis: bool = True,
-    projection_matching: bool = True,
+    images: Tensor, geometry: TiltGeometry, pixel_size_angstrom: float, *, refine_axis: bool = True
 ) -> Alignment:
     """Find shifts and tilt axis of a tilt series.
 
@@ -59,8 +52,8 @@ def align(
         To start from; its shifts are where the search begins.
     pixel_size_angstrom
         Of the images.
-    thickness_angstrom
-        Of the tomogram that projections are matched with.
+    refine_axis
+        Whether to look for the angle of the tilt axis within `AXIS_RANGE_DEGREES` of the stated one.
 
     Returns
     -------
@@ -68,28 +61,15 @@ def align(
         Tilts are as given; the mean position of the images' middles is the specimen's middle.
     """
     working, pixel = _working_images(images, pixel_size_angstrom)
-    geometry = coarse_shifts(working, geometry, pixel)
+    geometry, _ = chained(working, geometry, pixel)
     if refine_axis:
         for _ in range(2):
             geometry = replace(geometry, z_rot_degrees=refined_axis(working, geometry, pixel))
-            geometry = coarse_shifts(working, geometry, pixel)
-    geometry = centred(geometry)
-    residual = np.zeros(len(geometry))
-    depth = max(8, 2 * round(thickness_angstrom / pixel / 2))
-    correlation = match_projections(working, geometry, pixel, depth, shift_pixels=0.0)[1]
-    if projection_matching:
-        best = geometry, correlation
-        for round_ in range(_MATCHING_ROUNDS):
-            # Later rounds look less far, and at finer detail.
-            reach = max(2.0, _MATCHING_SHIFT_PIXELS / (1 + round_))
-            moved, correlation, residual = _matched(working, geometry, pixel, depth, reach)
-            geometry = centred(moved)
-            if correlation.mean() > best[1].mean():
-                best = geometry, correlation
-            if np.median(residual) < 0.05 * pixel:
-                break
-        geometry, correlation = best
-    return Alignment(geometry, correlation, residual)
+            geometry, _ = chained(working, geometry, pixel)
+    again, correlation = chained(working, geometry, pixel)
+    moved = again.shifts_angstrom - geometry.shifts_angstrom
+    residual = np.hypot(*np.diff(moved, axis=0, prepend=moved[:1]).T)
+    return Alignment(centred(again), correlation, residual)
 
 
 def _working_images(images: Tensor, pixel_size_angstrom: float) -> tuple[Tensor, float]:
@@ -168,69 +148,78 @@ def _axes(z_rot_degrees: float) -> tuple[NDArray[np.float64], NDArray[np.float64
     return np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
 
 
-def coarse_shifts(images: Tensor, geometry: TiltGeometry, pixel_size_angstrom: float) -> TiltGeometry:
-    """Chain the images together by correlating neighbours, from the lowest tilt outwards."""
+def _squeeze(z_rot_degrees: float, ratio: float) -> NDArray[np.float64]:
+    """Return the matrix that squeezes an image's (x, y) across its tilt axis."""
+    across, along = _axes(z_rot_degrees)
+    return np.asarray(ratio * np.outer(across, across) + np.outer(along, along))
+
+
+def chained(
+    images: Tensor, geometry: TiltGeometry, pixel_size_angstrom: float
+) -> tuple[TiltGeometry, NDArray[np.float64]]:
+    """Chain the images together by correlating neighbours, from the lowest tilt outwards.
+
+    Returns
+    -------
+    tuple[TiltGeometry, NDArray[np.float64]]
+        With new shifts; and the correlation of each image with the one it was aligned to, (n,).
+    """
     order = np.argsort(geometry.y_tilt_degrees, kind="stable")
     start = int(np.argmin(np.abs(geometry.y_tilt_degrees[order])))
     shifts = geometry.shifts_angstrom / pixel_size_angstrom
     cosines = np.cos(np.radians(geometry.y_tilt_degrees))
     taper = _taper(images.shape[-2:])
     largest = _LARGEST_SHIFT * min(images.shape[-2:])
+    correlations = np.ones(len(geometry))
     for direction in (1, -1):
         chain = order[start:] if direction == 1 else order[start::-1]
         for near, far in itertools.pairwise(chain):
-            across, along = _axes(float(geometry.z_rot_degrees[far]))
-            ratio = cosines[far] / cosines[near]
-            squeeze = ratio * np.outer(across, across) + np.outer(along, along)
+            squeeze = _squeeze(float(geometry.z_rot_degrees[far]), cosines[far] / cosines[near])
             reference = _sampled(images[near], np.eye(2), shifts[near]) * taper
             image = _sampled(images[far], squeeze, shifts[far]) * taper
-            moved, _ = displacement(reference, image, largest)
+            moved, correlations[far] = displacement(reference, image, largest)
             shifts[far] += squeeze @ moved
-    return geometry.shifted(shifts * pixel_size_angstrom)
+    return geometry.shifted(shifts * pixel_size_angstrom), correlations
 
 
 def refined_axis(images: Tensor, geometry: TiltGeometry, pixel_size_angstrom: float) -> NDArray[np.float64]:
     """Return the angle of the tilt axis, one for all images, at which they agree on their common line.
 
     The line of every image's Fourier transform along the tilt axis is that of the specimen: the images'
-    sums across the axis are the same. It is looked for within 5 degrees.
+    sums across the axis are the same. Their phases are compared, as their amplitudes are of a few strong
+    things alone. A best angle at the end of the range is
+    none: the stated axis is kept.
     """
     shifts = geometry.shifts_angstrom / pixel_size_angstrom
-    taper = _taper(images.shape[-2:], margin=0.3)
-    height, width = images.shape[-2:]
-    span = min(height, width)
-    y = torch.arange(span, dtype=torch.float32) - span // 2
-    usable = [n for n in range(len(geometry)) if abs(geometry.y_tilt_degrees[n]) < 65]
+    taper = _taper(images.shape[-2:])
+    usable = [n for n in range(len(geometry)) if abs(geometry.y_tilt_degrees[n]) < _AXIS_TILTS_DEGREES]
     prepared = [_sampled(images[n], np.eye(2), shifts[n]) * taper for n in usable]
-    cosines = np.cos(np.radians(geometry.y_tilt_degrees))
+    cosines = np.cos(np.radians(geometry.y_tilt_degrees[usable]))
     middle = float(geometry.z_rot_degrees.mean())
 
     def agreement(angle: float) -> float:
         across, along = _axes(angle)
         lines = []
-        for n, image in zip(usable, prepared, strict=True):
+        for cosine, image in zip(cosines, prepared, strict=True):
             # Squeezed by its cosine each image sums over the same piece of the specimen.
-            matrix = np.stack([across * cosines[n], along], axis=1)
-            turned = _sampled(image, matrix, np.zeros(2))
-            line = turned.sum(dim=1)
-            line = line - line.mean()
-            lines.append(line / line.norm().clamp(min=1e-9))
-        stacked = torch.stack(lines)
-        total = stacked.sum(dim=0)
-        count = len(lines)
-        return float((total @ total - count) / (count * (count - 1)))
+            line = _sampled(image, np.stack([across * cosine, along], axis=1), np.zeros(2)).sum(dim=1)
+            spectrum = torch.fft.rfft(line - line.mean())[_AXIS_BAND[0] : _AXIS_BAND[1]]
+            phases = torch.view_as_real(spectrum / spectrum.abs().clamp(min=1e-6)).flatten()
+            lines.append(phases / phases.norm())
+        total = torch.stack(lines).sum(dim=0)
+        return float((total @ total - len(lines)) / (len(lines) * (len(lines) - 1)))
 
-    del y
-    step, best = 1.0, middle
-    scores: dict[float, float] = {}
-    candidates = [middle + d for d in np.arange(-_AXIS_RANGE_DEGREES, _AXIS_RANGE_DEGREES + 0.5, step)]
-    for _ in range(4):
-        for candidate in candidates:
-            scores.setdefault(round(float(candidate), 4), agreement(float(candidate)))
-        best = max(scores, key=lambda angle: scores[angle])
-        step /= 2.5
-        candidates = [best - 2 * step, best - step, best + step, best + 2 * step]
-    return geometry.z_rot_degrees + (best - middle)
+    steps = np.arange(-AXIS_RANGE_DEGREES, AXIS_RANGE_DEGREES + _AXIS_STEP_DEGREES / 2, _AXIS_STEP_DEGREES)
+    scores = np.array([agreement(middle + float(step)) for step in steps])
+    best = int(scores.argmax())
+    # At the end of the range something else than the axis was found: an edge, or a line across the image.
+    if best in (0, len(steps) - 1):
+        return geometry.z_rot_degrees
+    # A parabola through what lies about the best: the peak is a degree or two wide.
+    near = slice(max(0, best - 2), best + 3)
+    a, b, _ = np.polyfit(steps[near] - steps[best], scores[near], 2)
+    peak = steps[best] + (float(np.clip(-b / (2 * a), -1, 1)) if a < 0 else 0.0)
+    return np.asarray(geometry.z_rot_degrees + peak)
 
 
 def centred(geometry: TiltGeometry) -> TiltGeometry:
@@ -252,67 +241,3 @@ def shift_error(found: TiltGeometry, true: TiltGeometry) -> float:
     move, *_ = np.linalg.lstsq(matrices.reshape(-1, 3), difference.reshape(-1), rcond=None)
     left = difference - matrices @ move
     return float(np.sqrt((left**2).sum(axis=1).mean()))
-
-
-def match_projections(
-    images: Tensor,
-    geometry: TiltGeometry,
-    pixel_size_angstrom: float,
-    depth: int,
-    *,
-    shift_pixels: float,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compare each image with the projection of the tomogram of all others.
-
-    Parameters
-    ----------
-    depth
-        Slices of that tomogram.
-    shift_pixels
-        How far a shift is looked for.
-
-    Returns
-    -------
-    tuple[NDArray[np.float64], NDArray[np.float64]]
-        By how many pixels (n, 2), as (x, y), each image lies off, and its correlation there (n,).
-    """
-    height, width = images.shape[-2:]
-    taper = _taper((height, width))
-    filtered = ramp_filter(images, geometry)
-    volume = reconstruct_slab(filtered, geometry, pixel_size_angstrom, (depth, height, width), 0, depth)
-    projections = project(volume, geometry, pixel_size_angstrom, (height, width)) / pixel_size_angstrom
-    # What an image itself has put along its rays comes back as itself, times the path: taken away, or every
-    # image would best agree with where it is.
-    path = depth / np.cos(np.radians(geometry.y_tilt_degrees))
-    own = filtered * torch.from_numpy(path).float()[:, None, None]
-    band = _band((height, width), pixel_size_angstrom)
-    moves, correlations = [], []
-    for projection, image in zip(projections - own, images, strict=True):
-        smooth = torch.fft.irfft2(torch.fft.rfft2(projection) * band, s=(height, width))
-        moved, correlation = displacement(smooth * taper, image * taper, shift_pixels)
-        moves.append(moved)
-        correlations.append(correlation)
-    return np.array(moves), np.array(correlations)
-
-
-def _matched(
-    images: Tensor, geometry: TiltGeometry, pixel: float, depth: int, reach: float
-) -> tuple[TiltGeometry, NDArray[np.float64], NDArray[np.float64]]:
-    moves, correlation = match_projections(images, geometry, pixel, depth, shift_pixels=reach)
-    # A single image that disagrees wildly does not pull the others with it.
-    shifts = geometry.shifts_angstrom + moves * pixel
-    residual = np.hypot(*moves.T) * pixel
-    return geometry.shifted(shifts), correlation, residual
-
-
-__all__ = [
-    "Alignment",
-    "align",
-    "centred",
-    "coarse_shifts",
-    "displacement",
-    "match_projections",
-    "refined_axis",
-    "shift_error",
-    "tilt_weights",
-]

@@ -27,10 +27,8 @@ def align_tilts(
     *,
     tilts: Path,
     output: Path,
-    thickness_angstrom: float = 2000.0,
     replace_imported: bool = False,
     refine_axis: bool = True,
-    projection_matching: bool = True,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
 ) -> None:
@@ -42,14 +40,10 @@ def align_tilts(
         The series' corrected.tsv.
     output
         The alignment.tsv to write.
-    thickness_angstrom
-        Of the tomogram that projections are matched with.
     replace_imported
         Align also where an alignment was imported.
     refine_axis
         Whether to refine the angle of the tilt axis.
-    projection_matching
-        Whether to refine shifts against the tomogram of the other images.
     device
         auto, cpu or cuda.
     threads
@@ -75,9 +69,7 @@ def align_tilts(
         torch.from_numpy(images).to(choose_device(device)),
         geometry_of(rows),
         required(rows[0], "stored_pixel_size_angstrom"),
-        thickness_angstrom=thickness_angstrom,
         refine_axis=refine_axis,
-        projection_matching=projection_matching,
     )
     done = with_geometry(rows, found.geometry, STAGE)
     done = [
@@ -85,5 +77,10 @@ def align_tilts(
         for row, value in zip(done, found.residual_angstrom, strict=True)
     ]
     axis = float(found.geometry.z_rot_degrees.mean())
+    weakest = int(found.correlation.argmin())
     say(STAGE, f"{len(done)} images aligned, tilt axis at {axis:.2f} degrees")
+    say(
+        STAGE,
+        f"least like its neighbour is {done[weakest].name}: correlation {found.correlation[weakest]:.2f}",
+    )
     write_tilts(output, table, {row.name: row for row in done})

@@ -30,9 +30,6 @@ class Alignment(Section):
 
     replace: bool = Field(False, description="Whether to align also where an alignment was imported.")
     refine_axis: bool = Field(True, description="Whether to refine the angle of the tilt axis.")
-    projection_matching: bool = Field(
-        True, description="Whether to refine shifts against the tomogram of the other images."
-    )
 
 
 class TiltCtf(Section):

@@ -197,3 +197,37 @@ def cluster() -> Iterator[Cluster]:
         yield toy
     finally:
         toy.stop()
+
+
+@pytest.fixture(scope="session")
+def tilt_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small simulated tilt series; one image of the second holds nothing."""
+    folder = tmp_path_factory.mktemp("tilt_data")
+    flags = ("--shape", "128", "128", "--thickness", "400", "500", "--tomograms", "2", "--seed", "5")
+    command(folder, "emflow", "simulate-tomograms", "--output", str(folder), *flags)
+    with mrcfile.mmap(folder / "TS_02.mrc", mode="r+") as mrc:
+        mrc.data[3] = 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_tilts(tmp_path_factory: pytest.TempPathFactory, tilt_data: Path) -> Path:
+    """A session of two tilt series that has been run; copy it before you touch it."""
+    parent = tmp_path_factory.mktemp("finished_tilts")
+    command(parent, "emflow", "init", "tilts", "--tilt-series", f"{tilt_data}/*.mdoc", "--cs", "2.7")
+    session = parent / "tilts"
+    path = session / "config/config.yaml"
+    text = path.read_text().replace("thickness_angstrom: 2000.0", "thickness_angstrom: 640.0")
+    path.write_text(text.replace("\n  mrc: false", "\n  mrc: true"))
+    command(session, "snakemake", "--cores", "2", "--quiet", "all")
+    return session
+
+
+@pytest.fixture(scope="session")
+def finished_tomograms(tmp_path_factory: pytest.TempPathFactory, finished_tilts: Path) -> Path:
+    """A session of one ready tomogram that has been run; copy it before you touch it."""
+    parent = tmp_path_factory.mktemp("finished_tomograms")
+    tomogram = finished_tilts / "results/tomo/tilts/TS_01/TS_01.mrc"
+    command(parent, "emflow", "init", "volumes", "--tomograms", str(tomogram))
+    command(parent / "volumes", "snakemake", "--cores", "2", "--quiet", "all")
+    return parent / "volumes"

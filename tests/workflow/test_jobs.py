@@ -10,6 +10,7 @@ import pytest
 import yaml
 from movie_files import write_mrcs
 from workflow.conftest import command, planned, write_micrograph
+from workflow.test_tomography_jobs import TILT_COLUMNS, TOMOGRAM_COLUMNS, TOMOGRAPHY_CHANGES
 
 from emflow.config import SESSION_COLUMNS, Config
 from emflow.io.inputs import InputRow, _write_inputs
@@ -118,8 +119,9 @@ def keys(section: type) -> list[str]:
 
 
 def test_every_key_is_tried():
-    assert sorted({*CONFIG_CHANGES, *MOTION_CHANGES}) == sorted(keys(Config))
-    assert sorted({*SESSION_CHANGES, *MOVIE_CHANGES}) == sorted(SESSION_COLUMNS)
+    assert sorted({*CONFIG_CHANGES, *MOTION_CHANGES, *TOMOGRAPHY_CHANGES}) == sorted(keys(Config))
+    columns = {*SESSION_CHANGES, *MOVIE_CHANGES, *TILT_COLUMNS, *TOMOGRAM_COLUMNS}
+    assert sorted(columns) == sorted(SESSION_COLUMNS)
 
 
 def test_from_nothing_everything_runs(micrographs, tmp_path):

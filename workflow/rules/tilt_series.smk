@@ -95,16 +95,12 @@ rule align_tilts:
     params:
         replace=switch("replace-imported", CONFIG.alignment.replace),
         refine_axis=switch("refine-axis", CONFIG.alignment.refine_axis),
-        matching=switch("projection-matching", CONFIG.alignment.projection_matching),
-        thickness=CONFIG.tomogram.thickness_angstrom,
         revision=REVISIONS["align_tilts"],
     shell:
         "emflow align-tilts"
         " --tilts {input:q}"
-        " --thickness-angstrom {params.thickness:q}"
         " {params.replace}"
         " {params.refine_axis}"
-        " {params.matching}"
         " --device {resources.device:q}"
         " --threads {threads}"
         " --output {output:q}"
