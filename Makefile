@@ -1,5 +1,6 @@
 # make demo     the pipeline on the data that comes with it; prints where the results are
 # make demo-movies  the same on movies that it simulates on the spot, with the motion found against the true one
+# make demo-tomo   the same on a simulated tilt series, as far as a segmented tomogram and RELION 5's files
 # make test     every test
 # make lint     style, types and the workflow's own rules
 # make bench    seconds and memory per micrograph
@@ -10,13 +11,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo demo-movies test lint bench drills
+.PHONY: demo demo-movies demo-tomo test lint bench drills
 
 demo: .venv/installed
 	emflow demo
 
 demo-movies: .venv/installed
 	emflow demo --movies
+
+demo-tomo: .venv/installed
+	emflow demo --tomo
 
 test: .venv/installed
 	pytest

@@ -5,12 +5,14 @@ from pathlib import Path
 from emflow.cli.progress import say
 from emflow.errors import SettingError
 from emflow.io.attempts import belongs_to, store_folder, stores_of
-from emflow.io.index import StoreRow, read_index
+from emflow.io.index import named_stores
 from emflow.io.locations import Location, find_store, location, remove, size_bytes
 from emflow.io.plan import RESULTS
 from emflow.io.settings import read_config
 
-STAGES = ("tiles", "denoised")
+STAGES = ("tiles", "denoised", "corrected", "tomogram", "segmented")
+# Where each mode keeps its folders of tables.
+_FOLDERS = ("spa/{session}/batch*", "tomo/{session}/*")
 
 
 def clean(*, stage: str | None = None, session: str | None = None, dry_run: bool = False) -> None:
@@ -21,7 +23,8 @@ def clean(*, stage: str | None = None, session: str | None = None, dry_run: bool
     Parameters
     ----------
     stage
-        tiles or denoised: remove these altogether; the next run makes them again.
+        tiles, denoised, corrected, tomogram or segmented: remove these altogether; the next run makes them
+        again.
     session
         Only of this session.
     dry_run
@@ -31,11 +34,11 @@ def clean(*, stage: str | None = None, session: str | None = None, dry_run: bool
         raise SettingError(f"--stage {stage}: should be one of {', '.join(STAGES)}")
     freed = 0
     root = read_config().stores.root
-    for folder in sorted(RESULTS.glob(f"spa/{session or '*'}/batch*")):
+    patterns = [pattern.format(session=session or "*") for pattern in _FOLDERS]
+    for folder in sorted(path for pattern in patterns for path in RESULTS.glob(pattern)):
         for name in STAGES:
             index = folder / f"{name}.tsv"
-            rows = read_index(index, StoreRow) if index.is_file() else []
-            used = {find_store(folder.absolute(), row.store) for row in rows if row.store}
+            used = {find_store(folder.absolute(), store) for store in named_stores(index)}
             places = {None, None if root is None else location(root)}
             found = {store for place in places for store in stores_of(index, store_folder(index, place))}
             # A copy of a session's folder names the stores of the original, which are not its own.

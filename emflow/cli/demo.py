@@ -1,4 +1,4 @@
-"""The pipeline on what comes with the checkout: a real micrograph, simulated sets with truth, or movies."""
+"""The pipeline on what comes with the checkout: a real micrograph, or simulated sets with truth."""
 
 import bz2
 import json
@@ -33,8 +33,10 @@ _SIMULATED_MOVIES = 3
 _EXPOSURE_ELECTRONS_PER_SQUARE_ANGSTROM = 2.0
 
 
-def demo(*, folder: Path | None = None, movies: bool = False) -> None:
-    """Run the pipeline on a real micrograph and on a small simulated set, or on movies; score what has truth.
+def demo(*, folder: Path | None = None, movies: bool = False, tomo: bool = False) -> None:
+    """Run the pipeline on a real micrograph and a small simulated set, on movies, or on tilt series.
+
+    What has a truth is scored against it.
 
     Parameters
     ----------
@@ -43,7 +45,14 @@ def demo(*, folder: Path | None = None, movies: bool = False) -> None:
         made anew.
     movies
         Run it on simulated movies instead.
+    tomo
+        Run it on a simulated tilt series instead.
     """
+    if tomo:
+        from emflow.cli.demo_tomo import demo_tomo
+
+        demo_tomo(folder or Path("demo-tomo"))
+        return
     started = time.monotonic()
     folder = folder or Path("demo-movies" if movies else "demo")
     session, data = folder / "sessions", folder / "data"

@@ -273,6 +273,14 @@ def read_index(path: Path, row_type: type[AnyRow]) -> list[AnyRow]:
         return [row_type(**{name: _value(record[name], hints[name]) for name in names}) for record in reader]
 
 
+def named_stores(path: Path) -> set[str]:
+    """Return the stores that a table names, of whichever kind it is; none where there is no table."""
+    if not path.is_file():
+        return set()
+    with path.open(encoding="utf-8", newline="") as stream:
+        return {record["store"] for record in csv.DictReader(stream, delimiter="\t") if record.get("store")}
+
+
 def _value(text: str, hint: object) -> Any:
     if hint == float | None:
         return float(text) if text else None

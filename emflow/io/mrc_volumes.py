@@ -34,3 +34,10 @@ def mrc_volume(
         mrc.update_header_stats()
         # The label that the library writes holds the date: equal input must give equal files.
         mrc.header.label[0] = "Written by emflow"
+
+
+def read_mrc_volume(path: Path) -> NDArray[Any]:
+    """Read a whole volume (z, y, x)."""
+    with mrcfile.open(path, permissive=True) as mrc:
+        volume: NDArray[Any] = mrc.data.copy()
+    return volume
