@@ -1,0 +1,176 @@
+"""Tomography on simulated tomograms whose truth is known: alignment, defocus, denoising, segmentation, picks, cost.
+
+    python benchmarks/tomography.py [--tomograms 4] [--series 6]
+
+Tomograms are of seeds and structures that no training has seen. Prints what benchmarks/RESULTS.md keeps.
+"""
+
+import argparse
+import resource
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from emflow.evaluation.segmentation import evaluate_segmenter
+from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
+from emflow.io.model import load_model, shipped_model
+from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
+from emflow.networks import UNet
+from emflow.reconstruction import ramp_filter, reconstruct_slab
+from emflow.segmentation import segment_slabs, standardisation, statistics_slices
+from emflow.simulation.tomograms import (
+    SimulatedTomogram,
+    TomogramRanges,
+    draw_specimen,
+    record_tilt_series,
+)
+from emflow.simulation.tomograms.tilts import draw_geometry
+from emflow.tilt_alignment import align, shift_error
+from emflow.tomogram_classes import Label
+from emflow.training.tomograms import held_apart
+from emflow.volume_denoising import denoise_slabs
+from emflow.volume_picking import find_peaks
+
+PIXEL = 10.0
+# The size that the time of a segmentation is told for.
+LARGE = (464, 928, 928)
+
+
+def alignment(count: int) -> None:
+    """Print residual shift and axis error of series that start misaligned, beside doing nothing."""
+    print(
+        f"alignment, {count} series of 256 x 256 pixels of 10 A, shifts to 5 %, axis wrong by up to 3 degrees"
+    )
+    print("seed  tilts  carbon  nominal px  aligned px  axis before  after")
+    rows = []
+    ranges = TomogramRanges(thickness_angstrom=(600.0, 1200.0), max_tilt_degrees=(58.0, 60.0))
+    ranges = replace(ranges, lamella_tilt_degrees=(0.0, 0.0))
+    for seed in range(100, 100 + count):
+        rng = np.random.default_rng(seed)
+        specimen = draw_specimen(rng, ranges, (140, 256, 256), PIXEL)
+        true = draw_geometry(rng, ranges, shift_angstrom=0.05 * 256 * PIXEL)
+        series = record_tilt_series(rng, ranges, specimen, true, (256, 256))
+        error = rng.uniform(-3, 3)
+        start = replace(true.shifted(np.zeros((len(true), 2))), z_rot_degrees=true.z_rot_degrees + error)
+        images = torch.from_numpy(series.contrast(series.even + series.odd))
+        found = align(images, start, PIXEL)
+        axis = float((found.geometry.z_rot_degrees - true.z_rot_degrees)[0])
+        shift = shift_error(found.geometry, true) / PIXEL
+        carbon = bool((specimen.labels == Label.CARBON).any())
+        rows.append((shift, abs(axis), carbon))
+        nominal = shift_error(start, true) / PIXEL
+        print(
+            f"{seed:4d}  {len(true):5d}  {carbon!s:6}  {nominal:10.2f}  {shift:10.2f}  {error:11.2f}  {axis:5.2f}"
+        )
+    shifts, axes, _ = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    print(
+        f"median {np.median(shifts):.2f} px (bar 1.5: {(shifts < 1.5).sum()} of {count}), "
+        f"axis {np.median(axes):.2f} degrees (bar 0.5: {(axes < 0.5).sum()} of {count})"
+    )
+
+
+def denoised(network: UNet, tomogram: SimulatedTomogram) -> np.ndarray:
+    """Return a tomogram as denoise_tomogram makes it."""
+    halves = (tomogram.even, tomogram.odd)
+    standards = [standardisation(half[statistics_slices(len(half))]) for half in halves]
+    reads = [lambda low, high, half=half: half[low:high] for half in halves]
+    shape = tomogram.even.shape
+    slabs = denoise_slabs(network, reads, (shape[0], shape[1], shape[2]), 32, standards=standards)
+    return np.concatenate([slab for _, slab in slabs])
+
+
+def probabilities(network: UNet, volume: np.ndarray) -> np.ndarray:
+    """Return the classes' probabilities of a whole tomogram."""
+    centre, spread = standardisation(volume[statistics_slices(len(volume))])
+    slabs = segment_slabs(
+        network, lambda low, high: volume[low:high], volume.shape, 32, centre=centre, spread=spread
+    )
+    return np.concatenate([slab for _, slab in slabs], axis=1)
+
+
+def picking(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> None:
+    """Print precision, recall and F1 of picks within half a radius."""
+    for label, distance, within in ((Label.RIBOSOME, 150.0, 65.0), (Label.COMPLEX, 100.0, 35.0)):
+        hits = picked = true = 0
+        for volume, tomogram in zip(volumes, tomograms, strict=True):
+            found = probabilities(network, volume)[label]
+            picks = find_peaks(
+                lambda low, high, found=found: found[low:high],
+                found.shape,
+                distance_voxels=distance / PIXEL,
+                floor=0.5,
+            )
+            centre = np.array([side // 2 for side in volume.shape])
+            points = ((picks.voxels_zyx - centre) * PIXEL)[:, ::-1]
+            particles = [one.centre_angstrom for one in tomogram.particles if one.label == label]
+            used: set[int] = set()
+            for point in points:
+                near = [
+                    n
+                    for n, one in enumerate(particles)
+                    if n not in used and np.linalg.norm(point - np.array(one)) <= within
+                ]
+                if near:
+                    used.add(near[0])
+            hits, picked, true = hits + len(used), picked + len(points), true + len(particles)
+        precision, recall = hits / max(1, picked), hits / max(1, true)
+        print(
+            f"  {label.name.lower():9} {true:4d} true  precision {precision:.2f}  recall {recall:.2f}  "
+            f"F1 {2 * hits / max(1, picked + true):.2f}"
+        )
+
+
+def cost(network: UNet) -> None:
+    """Print seconds of a segmentation, extrapolated from a block, and of a reconstruction."""
+    block = np.random.default_rng(0).normal(size=(12, 464, 464)).astype(np.float32)
+    started = time.process_time()
+    probabilities(network, block)
+    seconds = (time.process_time() - started) * np.prod(LARGE) / block.size
+    print(
+        f"segmentation of {LARGE[2]} x {LARGE[1]} x {LARGE[0]}: {seconds / 60:.1f} CPU-minutes "
+        f"(from {block.size / 1e6:.1f} of {np.prod(LARGE) / 1e6:.0f} Mvoxel)"
+    )
+    rng = np.random.default_rng(0)
+    geometry = draw_geometry(rng, TomogramRanges())
+    images = torch.from_numpy(rng.normal(size=(len(geometry), 256, 256)).astype(np.float32))
+    filtered = ramp_filter(images, geometry)
+    started = time.process_time()
+    reconstruct_slab(filtered, geometry, PIXEL, (64, 256, 256), 0, 32)
+    rate = 32 * 256 * 256 * len(geometry) / (time.process_time() - started)
+    print(f"reconstruction: {rate / 1e6:.0f} million voxels x tilts per CPU-second")
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB")
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tomograms", type=int, default=4)
+    parser.add_argument("--series", type=int, default=6)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    alignment(arguments.series)
+    segmenter, _ = load_model(shipped_model("segmenter"), SEGMENT)
+    denoiser, _ = load_model(shipped_model("tomogram_denoiser"), DENOISE_TOMOGRAM)
+    tomograms = held_apart(arguments.tomograms, seed=2026)
+    print(
+        f"denoising, {len(tomograms)} tomograms: {evaluate_tomogram_denoiser(lambda one: denoised(denoiser, one), tomograms)}"
+    )
+    print("segmentation of raw tomograms")
+    for name, scores in evaluate_segmenter(segmenter, tomograms).items():
+        print(f"  {name}: {scores}")
+    clean = [denoised(denoiser, one) for one in tomograms]
+    print("segmentation of denoised tomograms")
+    swapped = [replace(one, full=volume) for one, volume in zip(tomograms, clean, strict=True)]
+    for name, scores in evaluate_segmenter(segmenter, swapped).items():
+        print(f"  {name}: {scores}")
+    print("picks in raw tomograms, figure of merit at least 0.5")
+    picking(segmenter, [one.full for one in tomograms], tomograms)
+    print("picks in denoised tomograms")
+    picking(segmenter, clean, tomograms)
+    cost(segmenter)
+
+
+if __name__ == "__main__":
+    main()
