@@ -1,4 +1,4 @@
-"""Tomography on simulated tomograms whose truth is known: alignment, defocus, denoising, segmentation, picks, cost.
+"""Tomography where the truth is known: alignment, denoising, segmentation, picks, cost.
 
     python benchmarks/tomography.py [--tomograms 4] [--series 6]
 
@@ -41,7 +41,7 @@ LARGE = (464, 928, 928)
 def alignment(count: int) -> None:
     """Print residual shift and axis error of series that start misaligned, beside doing nothing."""
     print(
-        f"alignment, {count} series of 256 x 256 pixels of 10 A, shifts to 5 %, axis wrong by up to 3 degrees"
+        f"alignment, {count} series of 256 x 256 pixels of 10 A, shifts to 5 %, axis off by up to 3 degrees"
     )
     print("seed  tilts  carbon  nominal px  aligned px  axis before  after")
     rows = []
@@ -61,9 +61,8 @@ def alignment(count: int) -> None:
         carbon = bool((specimen.labels == Label.CARBON).any())
         rows.append((shift, abs(axis), carbon))
         nominal = shift_error(start, true) / PIXEL
-        print(
-            f"{seed:4d}  {len(true):5d}  {carbon!s:6}  {nominal:10.2f}  {shift:10.2f}  {error:11.2f}  {axis:5.2f}"
-        )
+        told = f"{seed:4d}  {len(true):5d}  {carbon!s:6}  {nominal:10.2f}  {shift:10.2f}"
+        print(f"{told}  {error:11.2f}  {axis:5.2f}")
     shifts, axes, _ = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     print(
         f"median {np.median(shifts):.2f} px (bar 1.5: {(shifts < 1.5).sum()} of {count}), "
@@ -154,17 +153,16 @@ def main() -> None:
     segmenter, _ = load_model(shipped_model("segmenter"), SEGMENT)
     denoiser, _ = load_model(shipped_model("tomogram_denoiser"), DENOISE_TOMOGRAM)
     tomograms = held_apart(arguments.tomograms, seed=2026)
-    print(
-        f"denoising, {len(tomograms)} tomograms: {evaluate_tomogram_denoiser(lambda one: denoised(denoiser, one), tomograms)}"
-    )
+    scores = evaluate_tomogram_denoiser(lambda one: denoised(denoiser, one), tomograms)
+    print(f"denoising: {scores}")
     print("segmentation of raw tomograms")
-    for name, scores in evaluate_segmenter(segmenter, tomograms).items():
-        print(f"  {name}: {scores}")
+    for name, one in evaluate_segmenter(segmenter, tomograms).items():
+        print(f"  {name}: {one}")
     clean = [denoised(denoiser, one) for one in tomograms]
     print("segmentation of denoised tomograms")
     swapped = [replace(one, full=volume) for one, volume in zip(tomograms, clean, strict=True)]
-    for name, scores in evaluate_segmenter(segmenter, swapped).items():
-        print(f"  {name}: {scores}")
+    for name, one in evaluate_segmenter(segmenter, swapped).items():
+        print(f"  {name}: {one}")
     print("picks in raw tomograms, figure of merit at least 0.5")
     picking(segmenter, [one.full for one in tomograms], tomograms)
     print("picks in denoised tomograms")
