@@ -31,6 +31,12 @@ rule train_models:
         expand("models/{model}/card.json", model=["picker", "denoiser"]),
 
 
+rule train_tomography_models:
+    """The same of those for tomograms."""
+    input:
+        expand("models/{model}/card.json", model=["segmenter", "tomogram_denoiser"]),
+
+
 include: "workflow/rules/ingest.smk"
 include: "workflow/rules/motion.smk"
 include: "workflow/rules/ctf.smk"
@@ -44,3 +50,4 @@ include: "workflow/rules/segment.smk"
 include: "workflow/rules/export_tomograms.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/train_tomography.smk"

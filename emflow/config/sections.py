@@ -192,6 +192,15 @@ class Train(Section):
     scenes: Annotated[int, Field(ge=1, le=100_000)] = Field(
         160, description="Simulated micrographs that a model is scored on, and a picker calibrated with."
     )
+    segmenter_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        3000, description="Steps of the training of the tomograms' segmenter."
+    )
+    tomogram_denoiser_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        1300, description="Steps of the training of the tomograms' denoiser."
+    )
+    tomograms: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        6, description="Simulated tomograms that models of tomograms are scored on."
+    )
     seed: Annotated[int, Field(ge=0, le=2**31)] = Field(
         17, description="Of all that is drawn at random in training."
     )

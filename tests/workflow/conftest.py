@@ -17,6 +17,8 @@ from slurm.cluster import Cluster, why_not
 from emflow.resources import pipeline_root
 from emflow.simulation.movies import simulate_movie
 
+# These start nothing themselves.
+TARGETS = ("all", "default", "train_models", "train_tomography_models")
 PIXEL_SIZE_ANGSTROM = 4.0
 DIAMETER_ANGSTROM = 120.0
 
@@ -35,7 +37,7 @@ def command(folder: Path, *arguments: str, expect: int = 0) -> subprocess.Comple
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == expect, f"{arguments}\n{done.stdout[-3000:]}\n{done.stderr[-5000:]}"
@@ -51,7 +53,7 @@ def planned(folder: Path, *flags: str) -> dict[str, int]:
         return {}
     counts = {name: int(count) for name, count in (line.split() for line in table[1].strip().splitlines())}
     # The targets themselves start nothing.
-    return {name: count for name, count in counts.items() if name not in ("all", "default", "train_models")}
+    return {name: count for name, count in counts.items() if name not in TARGETS}
 
 
 def write_micrograph(path: Path, seed: int, shape: tuple[int, int] = (256, 256)) -> None:

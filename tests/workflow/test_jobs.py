@@ -62,6 +62,9 @@ CONFIG_CHANGES = {
     "train.picker_steps": (5, {}),
     "train.denoiser_steps": (5, {}),
     "train.scenes": (5, {}),
+    "train.segmenter_steps": (5, {}),
+    "train.tomogram_denoiser_steps": (5, {}),
+    "train.tomograms": (5, {}),
     "train.seed": (5, {}),
 }
 SESSION_CHANGES = {

@@ -67,6 +67,15 @@ def test_no_session_is_needed(folder):
     assert "lists no session" in command(folder, "snakemake", "-n", expect=2).stderr
 
 
+def test_models_of_tomograms_are_a_target_of_their_own(folder):
+    both = {"train_segmenter": 1, "train_tomogram_denoiser": 1}
+    assert planned(folder, "train_tomography_models") == both
+    change(folder, segmenter_steps=9, tomograms=2)
+    said = command(folder, "snakemake", "-np", "train_tomography_models").stdout
+    assert "emflow train-segmenter --output models/segmenter" in said
+    assert "--steps 9 --tomograms 2 --seed 17" in said
+
+
 def test_commands_hold_the_settings(folder):
     change(folder, picker_steps=7, seed=3)
     said = command(folder, "snakemake", "-np", "train_models").stdout
