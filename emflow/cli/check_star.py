@@ -18,8 +18,8 @@ def check_star(*paths: Path, diameter_angstrom: float | None = None) -> None:
     Parameters
     ----------
     paths
-        STAR files of micrographs, picks or particles, or folders such as results/spa/my_session/relion,
-        whose files are also checked against each other.
+        STAR files of micrographs, picks or particles, or folders such as results/spa/my_session/relion or
+        results/tomo/my_session/relion, whose files are also checked against each other.
     diameter_angstrom
         Particle diameter: the box of 1.5 diameters must lie inside the micrograph. By default what
         emflow export-relion noted in the file.

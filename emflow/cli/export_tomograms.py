@@ -23,6 +23,7 @@ from emflow.io.index import (
     write_failures,
     write_index,
 )
+from emflow.io.relion5_check import check_relion5
 from emflow.io.relion_tomograms import ExportedTomogram, write_relion_tomograms
 from emflow.io.star import star_text
 from emflow.io.volume_picks import read_volume_picks
@@ -68,6 +69,11 @@ def export_tomograms(
     write_failures(folder, failed)
     _judge(len(failed), len(table), max_failed_fraction, folder)
     write_relion_tomograms(folder, exported, _project_root(folder))
+    problems = check_relion5(folder)
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
+        say(STAGE, f"emflow's own files are refused: {len(problems)} problems; please report this")
+        sys.exit(1)
     write_index(output, table, ExportedSeriesRow)
     particles = sum(row.particles or 0 for row in table)
     say(STAGE, f"{particles} particles from {len(exported)} of {len(table)} tomograms in {folder}")

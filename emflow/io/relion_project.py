@@ -11,6 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from emflow.errors import SettingError
+from emflow.io.relion5_check import check_relion5, is_relion5
 from emflow.io.relion_images import check_stacks, micrograph_size, positive, project_of
 from emflow.io.relion_tables import RelionStar, read_relion_star, stated_diameter
 from emflow.relion import (
@@ -35,7 +36,8 @@ def check_star_paths(paths: Iterable[Path], *, diameter_angstrom: float | None =
     Parameters
     ----------
     paths
-        STAR files, or folders with an export: ``autopick.star`` and the files that belong to it.
+        STAR files, or folders with an export: ``autopick.star`` and the files that belong to it, or
+        RELION 5's ``tomograms.star`` and its.
     diameter_angstrom
         Sets the box that must lie inside the micrograph; otherwise the comment at the top of
         autopick.star or particles.star does, and without it the centre must lie inside.
@@ -46,15 +48,19 @@ def check_star_paths(paths: Iterable[Path], *, diameter_angstrom: float | None =
         If a path does not exist.
     """
     report = _Report()
+    tomography: list[str] = []
     for path in paths:
         if not path.exists():
             raise SettingError(f"{path}: no such file or folder")
+        if is_relion5(path):
+            tomography += check_relion5(path)
+            continue
         checker = _Checker(report, diameter_angstrom)
         if path.is_dir():
             checker.check_export(path)
         else:
             checker.check_file(path)
-    return report.told()
+    return report.told() + tomography
 
 
 class _Report:

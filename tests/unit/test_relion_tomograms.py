@@ -217,6 +217,8 @@ def _series(folder: Path, name: str, *, tilts: bool, merits: list[float], root: 
     write_index(place / "picks.tsv", [VolumePickRow(name, OK, "", len(merits), 0.5, checksum)], VolumePickRow)
     write_index(place / "tomogram.tsv", [replace(VOLUME, name=name)], VolumeRow)
     if tilts:
+        (root / "stacks").mkdir(exist_ok=True)
+        (root / "stacks/TS_01.st").write_bytes(b"images")
         write_index(place / "tilt_ctf.tsv", [_tilt(n, root) for n in range(5)], TiltRow)
     return place / "picks.tsv"
 

@@ -1,0 +1,189 @@
+"""Checking a RELION 5 tomography project for what RELION rejects, or takes without a word.
+
+RELION 5 aborts for a column that is missing, and says nothing of a particle in an unknown tomogram, outside
+its tomogram, or at "nan": it leaves it out, or puts it somewhere (source and trials: version 5.0).
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from emflow.io.star import read_star_text
+from emflow.io.star.reading import TextTable
+
+_TOMOGRAM = (
+    "rlnTomoName",
+    "rlnTomoTiltSeriesStarFile",
+    "rlnVoltage",
+    "rlnSphericalAberration",
+    "rlnAmplitudeContrast",
+    "rlnTomoTiltSeriesPixelSize",
+    "rlnTomoHand",
+    "rlnTomoSizeX",
+    "rlnTomoSizeY",
+    "rlnTomoSizeZ",
+)
+_TILT = (
+    "rlnMicrographName",
+    "rlnMicrographPreExposure",
+    "rlnTomoYTilt",
+    "rlnTomoZRot",
+    "rlnTomoXShiftAngst",
+    "rlnTomoYShiftAngst",
+    "rlnDefocusU",
+    "rlnDefocusV",
+    "rlnDefocusAngle",
+)
+_COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
+_TEXTS = ("rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnMicrographName", "rlnOpticsGroupName")
+
+Sizes = dict[str, tuple[float, float, float]]  # half sides in angstrom, by tomogram
+
+
+def is_relion5(path: Path) -> bool:
+    """Whether a STAR file, or a folder, is of a RELION 5 tomography project."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in ("optimisation_set.star", "tomograms.star"))
+    tables = read_star_text(path)
+    if "global" in tables or "optimisation_set" in tables:
+        return True
+    return any("rlnTomoName" in table.labels for table in tables.values())
+
+
+def check_relion5(path: Path) -> list[str]:
+    """Check a RELION 5 set; return one line per problem, none when RELION can take it.
+
+    Parameters
+    ----------
+    path
+        An optimisation_set.star, a tomograms.star, a particles.star (with a tomograms.star beside it), or
+        the folder that holds them.
+    """
+    folder = path if path.is_dir() else path.parent
+    tomograms = folder / "tomograms.star"
+    particles = folder / "particles.star"
+    if not path.is_dir() and path.name not in ("optimisation_set.star", "tomograms.star", "particles.star"):
+        particles = path
+    sizes: Sizes | None = None
+    problems: list[str] = []
+    if tomograms.is_file():
+        sizes = {}
+        problems += _tomograms(tomograms, sizes)
+    if particles.is_file():
+        problems += _particles(particles, sizes)
+    pointer = folder / "optimisation_set.star"
+    if pointer.is_file():
+        problems += _pointer(pointer)
+    return problems
+
+
+def _pointer(path: Path) -> Iterator[str]:
+    table = next(iter(read_star_text(path).values()), None)
+    for label in ("rlnTomoParticlesFile", "rlnTomoTomogramsFile"):
+        if table is None or label not in table.labels:
+            yield f"{path}: {label} is missing"
+        elif _found(path, table.column(label)[0]) is None:
+            yield f"{path}: {label}: {table.column(label)[0]}: no such file"
+
+
+def _found(star: Path, name: str) -> Path | None:
+    """Return the file that a STAR file names, from whichever folder above it RELION is started in."""
+    name = name.rpartition("@")[2]
+    places = [Path(name)] if Path(name).is_absolute() else [up / name for up in star.absolute().parents]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _missing(path: Path, table: TextTable, labels: tuple[str, ...]) -> list[str]:
+    return [f"{path}: data_{table.name}: {label} is missing" for label in labels if label not in table.labels]
+
+
+def _numbers(path: Path, table: TextTable, labels: tuple[str, ...]) -> Iterator[str]:
+    """Yield what is no finite number in columns that should hold nothing else."""
+    for label in labels:
+        if label not in table.labels or label in _TEXTS:
+            continue
+        for row, text in enumerate(table.column(label), 1):
+            try:
+                good = math.isfinite(float(text))
+            except ValueError:
+                good = False
+            if not good:
+                yield f"{path}: data_{table.name} {label} row {row}: {text!r} is no number"
+
+
+def _tomograms(path: Path, sizes: Sizes) -> Iterator[str]:
+    table = read_star_text(path).get("global")
+    if table is None:
+        yield f"{path}: no table data_global"
+        return
+    missing = _missing(path, table, _TOMOGRAM)
+    yield from missing
+    wrong = list(_numbers(path, table, _TOMOGRAM))
+    yield from wrong
+    if missing or wrong:
+        return
+    names = table.column("rlnTomoName")
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"{path}: data_global rlnTomoName: {name} stands twice"
+    pixels = [float(text) for text in table.column("rlnTomoTiltSeriesPixelSize")]
+    sides = [[float(text) for text in table.column(f"rlnTomoSize{axis}")] for axis in "XYZ"]
+    for row, name in enumerate(names):
+        for axis, column in zip("XYZ", sides, strict=True):
+            if column[row] <= 0 or column[row] % 2:
+                told = f"{column[row]:g} is not even and above 0"
+                yield f"{path}: data_global rlnTomoSize{axis} row {row + 1}: {told}"
+        if table.column("rlnTomoHand")[row] and abs(float(table.column("rlnTomoHand")[row])) != 1:
+            yield f"{path}: data_global rlnTomoHand row {row + 1}: should be 1 or -1"
+        half = [column[row] / 2 * pixels[row] for column in sides]
+        sizes[name] = half[0], half[1], half[2]
+        series = _found(path, table.column("rlnTomoTiltSeriesStarFile")[row])
+        if series is None:
+            named = table.column("rlnTomoTiltSeriesStarFile")[row]
+            yield f"{path}: data_global rlnTomoTiltSeriesStarFile row {row + 1}: {named}: no such file"
+        else:
+            yield from _tilts(series, name)
+
+
+def _tilts(path: Path, name: str) -> Iterator[str]:
+    table = read_star_text(path).get(name)
+    if table is None:
+        yield f"{path}: no table data_{name}, which its tomogram is called"
+        return
+    missing = _missing(path, table, _TILT)
+    yield from missing
+    if missing:
+        return
+    yield from _numbers(path, table, _TILT)
+    for row, image in enumerate(table.column("rlnMicrographName"), 1):
+        if _found(path, image) is None:
+            yield f"{path}: data_{name} rlnMicrographName row {row}: {image}: no such file"
+
+
+def _particles(path: Path, sizes: Sizes | None) -> Iterator[str]:
+    tables = read_star_text(path)
+    table = tables.get("particles")
+    if table is None:
+        yield f"{path}: no table data_particles"
+        return
+    missing = _missing(path, table, ("rlnTomoName", *_COORDINATES))
+    yield from missing
+    if "optics" in tables:
+        yield from _missing(path, tables["optics"], ("rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize"))
+        if "rlnOpticsGroup" not in table.labels:
+            yield f"{path}: data_particles: rlnOpticsGroup is missing"
+    if missing:
+        return
+    wrong = list(_numbers(path, table, _COORDINATES))
+    yield from wrong
+    if sizes is None or wrong:
+        return
+    points = zip(*([float(text) for text in table.column(label)] for label in _COORDINATES), strict=True)
+    for row, (name, point) in enumerate(zip(table.column("rlnTomoName"), points, strict=True), 1):
+        if name not in sizes:
+            told = f"{name} is not in tomograms.star: RELION drops it"
+            yield f"{path}: data_particles rlnTomoName row {row}: {told}"
+        else:
+            for axis, place, half in zip("XYZ", point, sizes[name], strict=True):
+                if abs(place) > half:
+                    where = f"{place:g} A is outside {name}, which reaches {half:g} A"
+                    yield f"{path}: data_particles rlnCenteredCoordinate{axis}Angst row {row}: {where}"
