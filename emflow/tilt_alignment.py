@@ -1,8 +1,8 @@
 """Alignment of tilt series without fiducials: shifts and the tilt axis, in RELION 5's convention.
 
-Neighbours are correlated from the lowest tilt outwards, the further tilted one stretched by the cosines
-(Guckenberger 1982). The tilt axis is where all images agree on their common line; the neighbours are then
-correlated once more.
+The phases of neighbours are correlated from the lowest tilt outwards, the further tilted image stretched by
+the cosines (Guckenberger 1982). The tilt axis is where all images agree on their common line; the neighbours
+are then correlated once more.
 """
 
 import itertools
@@ -63,8 +63,9 @@ def align(
     working, pixel = _working_images(images, pixel_size_angstrom)
     geometry, _ = chained(working, geometry, pixel)
     if refine_axis:
+        stated = float(geometry.z_rot_degrees.mean())
         for _ in range(2):
-            geometry = replace(geometry, z_rot_degrees=refined_axis(working, geometry, pixel))
+            geometry = replace(geometry, z_rot_degrees=refined_axis(working, geometry, pixel, stated))
             geometry, _ = chained(working, geometry, pixel)
     again, correlation = chained(working, geometry, pixel)
     moved = again.shifts_angstrom - geometry.shifts_angstrom
@@ -120,15 +121,25 @@ def _sampled(image: Tensor, matrix: NDArray[np.float64], offset: NDArray[np.floa
     return functional.grid_sample(image[None, None], grid, align_corners=True, padding_mode="zeros")[0, 0]
 
 
-def displacement(reference: Tensor, image: Tensor, largest: float) -> tuple[NDArray[np.float64], float]:
-    """Return by how many pixels (x, y) an image (h, w) lies off its reference, and their correlation there.
+def displacement(
+    reference: Tensor, image: Tensor, largest: float, band: Tensor
+) -> tuple[NDArray[np.float64], float]:
+    """Return by how many pixels (x, y) an image (h, w) lies off its reference, and how sharp that is.
 
-    The peak of the cross-correlation within ``largest`` pixels, refined by a parabola along each axis.
+    By phase correlation (Kuglin and Hines 1975) within a band of frequencies: a line across the image, an
+    edge of carbon or a filament, slides along itself, and would outweigh all else by its strength. The peak
+    within ``largest`` pixels is refined by a parabola along each axis; it is 1 for images that are equal.
+
+    Parameters
+    ----------
+    band
+        Weight of each frequency of rfft2, (h, w // 2 + 1).
     """
-    spectra = [torch.fft.rfft2(each - each.mean()) for each in (reference, image)]
-    surface = torch.fft.irfft2(spectra[0].conj() * spectra[1], s=reference.shape)
-    norm = float((reference - reference.mean()).norm() * (image - image.mean()).norm())
+    cross = torch.fft.rfft2(reference - reference.mean()).conj() * torch.fft.rfft2(image - image.mean())
+    cross = cross / cross.abs().clamp(min=1e-12) * band
+    surface = torch.fft.irfft2(cross, s=reference.shape)
     height, width = surface.shape
+    highest = float(torch.fft.irfft2(band.to(cross.dtype), s=reference.shape)[0, 0])
     y = torch.fft.fftfreq(height, 1 / height)[:, None]
     x = torch.fft.fftfreq(width, 1 / width)[None]
     allowed = torch.where(torch.hypot(y, x) <= largest, surface, torch.full_like(surface, -torch.inf))
@@ -139,7 +150,7 @@ def displacement(reference: Tensor, image: Tensor, largest: float) -> tuple[NDAr
         curvature = below - 2 * at + above
         fraction = 0.5 * (below - above) / curvature if curvature < 0 else 0.0
         peak.append((index + side // 2) % side - side // 2 + max(-0.5, min(0.5, fraction)))
-    return np.array(peak), float(surface[row, column]) / max(norm, 1e-9)
+    return np.array(peak), float(surface[row, column]) / max(highest, 1e-12)
 
 
 def _axes(z_rot_degrees: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -171,31 +182,33 @@ def chained(
     taper = _taper(images.shape[-2:])
     largest = _LARGEST_SHIFT * min(images.shape[-2:])
     correlations = np.ones(len(geometry))
+    band = _band(images.shape[-2:], pixel_size_angstrom)
     for direction in (1, -1):
         chain = order[start:] if direction == 1 else order[start::-1]
         for near, far in itertools.pairwise(chain):
             squeeze = _squeeze(float(geometry.z_rot_degrees[far]), cosines[far] / cosines[near])
             reference = _sampled(images[near], np.eye(2), shifts[near]) * taper
             image = _sampled(images[far], squeeze, shifts[far]) * taper
-            moved, correlations[far] = displacement(reference, image, largest)
+            moved, correlations[far] = displacement(reference, image, largest, band)
             shifts[far] += squeeze @ moved
     return geometry.shifted(shifts * pixel_size_angstrom), correlations
 
 
-def refined_axis(images: Tensor, geometry: TiltGeometry, pixel_size_angstrom: float) -> NDArray[np.float64]:
+def refined_axis(
+    images: Tensor, geometry: TiltGeometry, pixel_size_angstrom: float, stated_degrees: float
+) -> NDArray[np.float64]:
     """Return the angle of the tilt axis, one for all images, at which they agree on their common line.
 
     The line of every image's Fourier transform along the tilt axis is that of the specimen: the images'
     sums across the axis are the same. Their phases are compared, as their amplitudes are of a few strong
-    things alone. A best angle at the end of the range is
-    none: the stated axis is kept.
+    things alone. It is looked for within `AXIS_RANGE_DEGREES` of the stated angle; a best one at the end of
+    that range is none, and the stated one is kept.
     """
     shifts = geometry.shifts_angstrom / pixel_size_angstrom
     taper = _taper(images.shape[-2:])
     usable = [n for n in range(len(geometry)) if abs(geometry.y_tilt_degrees[n]) < _AXIS_TILTS_DEGREES]
     prepared = [_sampled(images[n], np.eye(2), shifts[n]) * taper for n in usable]
     cosines = np.cos(np.radians(geometry.y_tilt_degrees[usable]))
-    middle = float(geometry.z_rot_degrees.mean())
 
     def agreement(angle: float) -> float:
         across, along = _axes(angle)
@@ -210,16 +223,16 @@ def refined_axis(images: Tensor, geometry: TiltGeometry, pixel_size_angstrom: fl
         return float((total @ total - len(lines)) / (len(lines) * (len(lines) - 1)))
 
     steps = np.arange(-AXIS_RANGE_DEGREES, AXIS_RANGE_DEGREES + _AXIS_STEP_DEGREES / 2, _AXIS_STEP_DEGREES)
-    scores = np.array([agreement(middle + float(step)) for step in steps])
+    scores = np.array([agreement(stated_degrees + float(step)) for step in steps])
     best = int(scores.argmax())
     # At the end of the range something else than the axis was found: an edge, or a line across the image.
     if best in (0, len(steps) - 1):
-        return geometry.z_rot_degrees
+        return np.full(len(geometry), stated_degrees)
     # A parabola through what lies about the best: the peak is a degree or two wide.
     near = slice(max(0, best - 2), best + 3)
     a, b, _ = np.polyfit(steps[near] - steps[best], scores[near], 2)
     peak = steps[best] + (float(np.clip(-b / (2 * a), -1, 1)) if a < 0 else 0.0)
-    return np.asarray(geometry.z_rot_degrees + peak)
+    return np.full(len(geometry), stated_degrees + float(peak))
 
 
 def centred(geometry: TiltGeometry) -> TiltGeometry:

@@ -62,7 +62,6 @@ def test_the_alignment_found_the_shifts(finished_tilts: Path, tilt_data: Path) -
     found = TiltGeometry(*(np.array([getattr(row, field) for row in rows]) for field in fields))
     nominal = true.shifted(np.zeros((len(true), 2)))
     assert shift_error(found, true) < 0.5 * shift_error(nominal, true)
-    assert shift_error(found, true) < 25  # 2.5 pixels of these small images
 
 
 def test_stores_open_in_readers_of_ome_zarr(finished_tilts: Path) -> None:
