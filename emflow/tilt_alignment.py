@@ -22,6 +22,8 @@ WORKING_PIXELS = 256
 AXIS_RANGE_DEGREES = 4.0
 _LARGEST_SHIFT = 0.18  # of the image's side, between neighbours
 _AXIS_STEP_DEGREES = 0.5
+# Shorter lines are alike at many angles: the stated axis is the better guess.
+_SMALLEST_AXIS_PIXELS = 192
 _AXIS_TILTS_DEGREES = 65.0
 _AXIS_BAND = (4, 60)  # of the line's frequencies, in periods
 
@@ -62,7 +64,7 @@ def align(
     """
     working, pixel = _working_images(images, pixel_size_angstrom)
     geometry, _ = chained(working, geometry, pixel)
-    if refine_axis:
+    if refine_axis and min(working.shape[-2:]) >= _SMALLEST_AXIS_PIXELS:
         stated = float(geometry.z_rot_degrees.mean())
         for _ in range(2):
             geometry = replace(geometry, z_rot_degrees=refined_axis(working, geometry, pixel, stated))
