@@ -165,7 +165,8 @@ def other_model(name: str, folder: Path) -> str:
     from emflow.io.model import load_model, save_model
     from emflow.resources import model_folder
 
-    network, card = load_model(model_folder(name), {"picker": "pick", "denoiser": "denoise"}[name])
+    tasks = {"picker": "pick", "denoiser": "denoise", "segmenter": "segment"}
+    network, card = load_model(model_folder(name), tasks.get(name, "denoise_tomogram"))
     with torch.no_grad():
         next(network.parameters()).mul_(1.01)
     save_model(folder, network, card)
