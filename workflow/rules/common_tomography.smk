@@ -86,6 +86,18 @@ TILT_STATE = "tilt_ctf.tsv" if CONFIG.tilt_ctf.enabled else "alignment.tsv"
 SEGMENTED_IMAGE = {"raw": "tomogram.tsv", "denoised": "denoised.tsv"}[
     CONFIG.segment.image
 ]
+
+
+def newest_tilts(wildcards):
+    """Return the table of a tilt series that holds all that is known of its tilts."""
+    return f"results/tomo/{wildcards.session}/{wildcards.tilt_series}/{TILT_STATE}"
+
+
+def image_to_segment(wildcards):
+    """Return the table of the tomogram that is segmented."""
+    return f"results/tomo/{wildcards.session}/{wildcards.tilt_series}/{SEGMENTED_IMAGE}"
+
+
 TOMOGRAPHY = [*PLAN.with_tilt_series, *PLAN.with_tomograms]
 DENOISED_TOMOGRAMS = [
     f"results/tomo/{session}/{tilt_series}/denoised.tsv"

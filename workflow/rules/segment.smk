@@ -4,7 +4,7 @@
 rule segment:
     """Say the class of every voxel of a tomogram, slice by slice."""
     input:
-        "results/tomo/{session}/{tilt_series}/" + SEGMENTED_IMAGE,
+        image_to_segment,
     output:
         "results/tomo/{session}/{tilt_series}/segmented.tsv",
     log:

@@ -41,7 +41,7 @@ rule import_tomogram:
 rule reconstruct:
     """Reconstruct a tomogram, whole and from halves, slab by slab."""
     input:
-        "results/tomo/{session}/{tilt_series}/" + TILT_STATE,
+        newest_tilts,
     output:
         "results/tomo/{session}/{tilt_series}/tomogram.tsv",
     log:
