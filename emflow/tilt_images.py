@@ -9,7 +9,7 @@ from emflow.preprocessing import centre_and_spread, clamp_outliers
 
 # Blocks of this many pixels a side tell a grid bar's shadow from a dark particle.
 _BLOCKS = 16
-# An image of which more than this share is dark shows a grid bar, not the specimen.
+# An image of which this much more is dark than of the others shows a grid bar, not the specimen.
 BLOCKED_SHARE = 0.35
 # Images whose mean is not this many deviations above 0 are no counts: programs subtract the mean.
 _COUNTS_SIGMAS = 0.5
@@ -67,13 +67,17 @@ def complaints(
     if not are_counts(means, spreads):
         return ["" for _ in blocks]
     expected = expected_means(means, tilts_degrees)
+    shares = np.array(
+        [(each < dark_fraction * wanted).mean() for each, wanted in zip(blocks, expected, strict=True)]
+    )
+    # In dark field most of every image is dark: what counts is what the others are not.
+    usual = float(np.median(shares))
     found = []
-    for each, mean, wanted in zip(blocks, means, expected, strict=True):
-        dark = float((each < dark_fraction * wanted).mean())
+    for share, mean, wanted in zip(shares, means, expected, strict=True):
         if mean < dark_fraction * wanted:
             found.append(f"is dark: its mean is {mean / wanted:.2f} of what the other tilts let expect")
-        elif dark > BLOCKED_SHARE:
-            found.append(f"is blocked: {100 * dark:.0f} % of it are dark")
+        elif share > usual + BLOCKED_SHARE:
+            found.append(f"is blocked: {100 * share:.0f} % of it are dark")
         else:
             found.append("")
     return found

@@ -41,6 +41,18 @@ def test_dark_and_blocked_images_are_told_apart_from_tilted_ones() -> None:
     assert [n for n, reason in enumerate(found) if reason] == [4, 15]
 
 
+def test_dark_field_is_no_grid_bar() -> None:
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in TILTS:
+        image = rng.poisson(2, (64, 64)).astype(float)
+        image[24:40, 24:40] += 200  # a bright particle in the dark
+        images.append(image)
+    blocks = [block_means(image) for image in images]
+    found = complaints(blocks, TILTS, np.array([image.std() / 4 for image in images]), dark_fraction=0.3)
+    assert not any(found)
+
+
 def test_images_without_counts_have_no_dark_ones() -> None:
     rng = np.random.default_rng(0)
     images = [rng.normal(0, 1, (64, 64)) for _ in TILTS]
