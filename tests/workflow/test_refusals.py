@@ -122,7 +122,7 @@ def test_init_refuses(micrographs, tmp_path, flags, told):
         (("--exposure", "1", "--voltage", "300000"), "voltage_kilovolt: should be"),
         (("--exposure", "1", "--gain", "nowhere.mrc"), "gain: "),
         (("--exposure", "1", "--gain", "WRONG"), "has 256 x 128 pixels when turned, the movies 256 x 256"),
-        (("--exposure", "1", "--micrographs", "*.mrc"), "give either --micrographs or --movies"),
+        (("--exposure", "1", "--micrographs", "*.mrc"), "give one of --micrographs, --movies"),
     ],
 )
 def test_init_refuses_movies(movies, tmp_path, flags, told):
