@@ -33,6 +33,10 @@ DOUBTFUL_CTF = 0.5
 """A CTF fitted here with a lower figure of merit is as likely wrong as right."""
 
 
+FEWEST_TILTS = 5
+"""With fewer usable images no tomogram can be made of a tilt series."""
+
+
 @dataclass(frozen=True)
 class Micrograph:
     """One micrograph that the pipeline accepted.

@@ -13,7 +13,6 @@ _BLOCKS = 16
 BLOCKED_SHARE = 0.35
 # Images whose mean is not this many deviations above 0 are no counts: programs subtract the mean.
 _COUNTS_SIGMAS = 0.5
-FEWEST_TILTS = 5
 
 
 def block_means(image: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -16,8 +16,8 @@ from emflow.io.index import FAILED, TiltRow
 from emflow.io.locations import location
 from emflow.io.store import SHARD_MICROGRAPHS, StoreWriter, checksum
 from emflow.io.tilt_images import read_tilt, relion_image_name
+from emflow.metadata import FEWEST_TILTS
 from emflow.tilt_images import (
-    FEWEST_TILTS,
     are_counts,
     block_means,
     complaints,

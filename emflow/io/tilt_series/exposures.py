@@ -8,11 +8,9 @@ import numpy as np
 
 from emflow.errors import BadInputError
 from emflow.io.movies import read_movie_header
-from emflow.metadata import Ctf
+from emflow.metadata import FEWEST_TILTS, Ctf
 from emflow.tilt_geometry import TiltGeometry, Vector
 
-FEWEST_TILTS = 5
-"""With fewer usable images no tomogram can be made of a series."""
 _SPREAD_DEGREES = 2.0
 
 

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emflow.motion.dose import damage_amplitude
 from emflow.reconstruction import ramp_filter, reconstruct_slab
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.ranges import uniform
@@ -21,6 +20,7 @@ from emflow.simulation.tomograms.tilts import (
     record_tilt_series,
 )
 from emflow.tilt_geometry import TiltGeometry
+from emflow.tilt_images import exposure_weighted
 from emflow.tomogram_classes import NOT_LABELLED
 
 
@@ -47,19 +47,16 @@ class SimulatedTomogram:
         return self.specimen.particles
 
 
-def exposure_weighted(images: NDArray[np.float32], series: SimulatedTiltSeries) -> NDArray[np.float32]:
+def weighted(images: NDArray[np.float32], series: SimulatedTiltSeries) -> NDArray[np.float32]:
     """Return images (n, h, w) with each frequency weighed by what damage has left of it."""
-    shape = images.shape[1:]
-    ky = np.fft.fftfreq(shape[0], series.pixel_size_angstrom)[:, None]
-    kx = np.fft.rfftfreq(shape[1], series.pixel_size_angstrom)[None]
-    frequency = np.hypot(ky, kx)
-    weighted = np.empty_like(images)
-    for n, image in enumerate(images):
-        exposure = float(series.pre_exposure_electrons_per_square_angstrom[n])
-        middle = exposure + series.exposure_electrons_per_square_angstrom / 2
-        weight = damage_amplitude(frequency, middle, series.voltage_kilovolt)
-        weighted[n] = np.fft.irfft2(weight * np.fft.rfft2(image), s=shape)
-    return weighted
+    middle = series.pre_exposure_electrons_per_square_angstrom.copy()
+    middle += series.exposure_electrons_per_square_angstrom / 2
+    return np.stack(
+        [
+            exposure_weighted(image, series.pixel_size_angstrom, float(exposure), series.voltage_kilovolt)
+            for image, exposure in zip(images, middle, strict=True)
+        ]
+    )
 
 
 def simulate_tomogram(
@@ -99,7 +96,7 @@ def simulate_tomogram(
     weigh = rng.random() < ranges.exposure_weighting_probability
     even, odd, clean = (
         reconstructed(
-            exposure_weighted(series.contrast(half), series) if weigh else series.contrast(half),
+            weighted(series.contrast(half), series) if weigh else series.contrast(half),
             found,
             pixel_size_angstrom,
             shape,
