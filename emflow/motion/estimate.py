@@ -205,7 +205,6 @@ class _Fit:
         if self._spectra is None:
             self._spectra = patches.spectra(patches.look(before, None))
         look = patches.look(before, self._spectra, blur)
-        self.likelihood = look.likelihood
         curvature, factors = patches.information(self._spectra, blur)
         values = self._values
         pulls = np.einsum("pt,fpa->fta", values, look.pull)
@@ -271,14 +270,14 @@ class _Fit:
         found = self.coefficients
         shared = found.copy()
         shared[:, 1:] = 0
+        fields = (found, shared, np.zeros_like(found))
         likelihoods = []
-        for coefficients in (np.zeros_like(found), shared, found):
+        for coefficients in fields:  # first the one whose patches are cut out already
             self.coefficients = coefficients
             displacement = self.displacement()
             if self.patches.off_by(displacement) > 1:
                 self.patches.cut(displacement)
             likelihoods.append(self.patches.look(displacement, self._spectra, blur).likelihood)
-        penalties = [0.0, self.posteriors[0].penalty, sum(p.penalty for p in self.posteriors)]
+        penalties = [sum(p.penalty for p in self.posteriors), self.posteriors[0].penalty, 0.0]
         scores = np.array(likelihoods) - penalties
-        self.scores = scores
-        self.coefficients = (np.zeros_like(found), shared, found)[int(scores.argmax())]
+        self.coefficients = fields[int(scores.argmax())]

@@ -46,30 +46,33 @@ def window(side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Band:
-    """The Fourier coefficients that take part, sorted by frequency (cycles per pixel)."""
+    """The Fourier coefficients that take part, in a rectangle of rows and columns of a patch's transform.
+
+    A whole rectangle costs less than to gather those coefficients that lie between the two frequencies.
+    """
 
     side: int
-    row: Tensor  # int64 (k,): into the patch's transform
-    column: Tensor
-    frequency_yx: Tensor  # float32 (k, 2)
-    ring: Tensor  # int64 (k,)
+    rows: Tensor  # int64 (r,): of the patch's transform
+    columns: int  # its first ones
+    inside: Tensor  # float32 (r * columns,): 1 where a coefficient takes part, 0 elsewhere
+    frequency_yx: Tensor  # float32 (r * columns, 2)
+    ring: Tensor  # int64 (r * columns,); 0 where none takes part
     rings: int
 
     @staticmethod
     def of(side: int, lowest: float, highest: float, device: torch.device) -> "Band":
-        """Return half of a patch's Fourier space between two frequencies."""
-        k_y = torch.fft.fftfreq(side, device=device)[:, None]
-        k_x = torch.fft.rfftfreq(side, device=device)[None, :]
+        """Return half of a patch's Fourier space between two frequencies (cycles per pixel)."""
+        rows = (torch.fft.fftfreq(side, device=device).abs() <= highest).nonzero()[:, 0]
+        k_y = torch.fft.fftfreq(side, device=device)[rows][:, None]
+        k_x = torch.fft.rfftfreq(side, device=device)
+        k_x = k_x[None, k_x <= highest]
         k = (k_y**2 + k_x**2).sqrt()
         # Of the column kx = 0 the negative half repeats the positive one; so does the Nyquist column.
         half = (k_x > 0) | (k_y > 0)
-        take = half & (k >= lowest) & (k <= highest) & (k_x < 0.5) & (k_y > -0.5)
-        row, column = take.nonzero(as_tuple=True)
-        order = torch.argsort(k[row, column], stable=True)
-        row, column = row[order], column[order]
-        ring = (k[row, column] * side).round().long()
-        frequency = torch.stack([k_y[row, 0], k_x[0, column]], -1)
-        return Band(side, row, column, frequency, ring, side // 2 + 1)
+        inside = (half & (k >= lowest) & (k <= highest) & (k_x < 0.5) & (k_y > -0.5)).flatten()
+        ring = (k.flatten() * side).round().long() * inside
+        frequency = torch.stack([k_y.expand_as(k), k_x.expand_as(k)], -1).reshape(-1, 2)
+        return Band(side, rows, k_x.shape[1], inside.float(), frequency, ring, side // 2 + 1)
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,12 @@ class Patches:
         self.remaining = (
             torch.ones(count, self.band.rings, device=self.device) if remaining is None else remaining
         )
-        self.in_ring = torch.bincount(self.band.ring, minlength=self.band.rings).float()
+        self.in_ring = torch.bincount(self.band.ring, self.band.inside, minlength=self.band.rings)
+        # What is left of each frame's coefficients after damage, (frames, n, k), and what no motion changes of
+        # them: their own part of the sum's power, and their mean power as recorded, (n, rings).
         self._coefficients: Tensor | None = None
+        self._own = torch.zeros(len(self.centres), self.band.rings, device=self.device)
+        self._power = torch.zeros_like(self._own)
         self._origin = np.zeros((count, len(self.centres), 2))
 
     def cut(self, displacement: NDArray[np.float64]) -> None:
@@ -134,16 +141,27 @@ class Patches:
         place = np.clip(corner + np.rint(displacement).astype(int), 0, highest)
         self._origin = (place - corner).astype(np.float64)
         count = len(self.centres)
-        result = torch.empty(
-            (len(self.frames), count, len(self.band.row)), dtype=torch.complex64, device=device
-        )
-        index = self.band.row * (side // 2 + 1) + self.band.column
+        size = len(self.band.ring)
+        result = torch.empty((len(self.frames), count, size), dtype=torch.complex64, device=device)
+        remaining = self.remaining[:, self.band.ring]
+        own = torch.zeros((count, size), device=device)
+        power = torch.zeros_like(own)
         for number, frame in enumerate(self.frames):
             cut = torch.stack([frame[y : y + side, x : x + side] for y, x in place[number].tolist()])
             cut = (cut - cut.mean((1, 2), keepdim=True)) * self._window
-            transform = torch.fft.rfft2(cut, norm="ortho").reshape(count, -1)
-            torch.index_select(transform, 1, index, out=result[number])
+            transform = torch.fft.rfft2(cut, norm="ortho")[:, self.band.rows, : self.band.columns]
+            torch.mul(transform.flatten(1), self.band.inside, out=result[number])
+            squares = torch.view_as_real(result[number]).square().sum(-1)
+            power += squares
+            own += squares * remaining[number] ** 2
+            result[number] *= remaining[number]
         self._coefficients = result
+        self._own, self._power = self._by_ring(own), self._by_ring(power / len(self.frames))
+
+    def _by_ring(self, values: Tensor) -> Tensor:
+        """Return the sums (n, rings) of values (n, k)."""
+        sums = torch.zeros(len(values), self.band.rings, device=self.device)
+        return sums.scatter_add_(1, self.band.ring.expand_as(values), values)
 
     def off_by(self, displacement: NDArray[np.float64]) -> float:
         """Return by how many pixels the patches stand off the displacement, where they could follow."""
@@ -156,7 +174,7 @@ class Patches:
         return float(np.abs(place - corner - self._origin).max())
 
     def _groups(self) -> Iterator[slice]:
-        size = max(1, _GROUP_COEFFICIENTS // (len(self.frames) * len(self.band.row)))
+        size = max(1, _GROUP_COEFFICIENTS // (len(self.frames) * len(self.band.ring)))
         for start in range(0, len(self.centres), size):
             yield slice(start, start + size)
 
@@ -170,45 +188,31 @@ class Patches:
         if self._coefficients is None:
             raise RuntimeError("cut the patches first")
         band = self.band
-        used = len(band.row)
-        weight = None
-        if spectra is not None:
-            weight = self.weights(spectra, blur_variance)
-            useful = weight.amax(0)
-            threshold = useful.max() * 1e-4
-            active = (useful > threshold)[band.ring].nonzero()
-            used_now = int(active.max()) + 1 if len(active) else 0
+        weight = None if spectra is None else self.weights(spectra, blur_variance) * self.independent
         left = torch.from_numpy(displacement - self._origin).to(self.device)
         pulls, likelihood = [], 0.0
-        cross = torch.zeros(len(self.centres), band.rings, device=self.device)
-        power = torch.zeros_like(cross)
-        remaining = self.remaining[:, band.ring]
-        k_y = torch.fft.fftfreq(self.side, device=self.device)
-        k_x = torch.fft.rfftfreq(self.side, device=self.device)
+        cross = torch.zeros_like(self._own)
+        k_y = torch.fft.fftfreq(self.side, device=self.device)[band.rows]
+        k_x = torch.fft.rfftfreq(self.side, device=self.device)[: band.columns]
         for group in self._groups():
             shift = left[:, group].to(torch.float32)
             turn_y = torch.polar(torch.ones(()), 2 * math.pi * shift[..., :1] * k_y)
             turn_x = torch.polar(torch.ones(()), 2 * math.pi * shift[..., 1:] * k_x)
-            aligned = self._coefficients[:, group] * turn_y.index_select(-1, band.row)
-            aligned *= turn_x.index_select(-1, band.column)
-            squares = torch.view_as_real(aligned).square().sum(-1)  # (f, p, k)
-            aligned *= remaining[:, None]
+            aligned = (turn_y[..., None] * turn_x[..., None, :]).flatten(2)
+            aligned *= self._coefficients[:, group]
             total = aligned.sum(0)
             both = torch.view_as_real(total).square().sum(-1)
-            own = (squares * remaining[:, None] ** 2).sum(0)
-            ring = band.ring.expand(len(both), used)
-            cross[group] = torch.zeros_like(cross[group]).scatter_add_(1, ring, both - own)
-            power[group] = torch.zeros_like(power[group]).scatter_add_(1, ring, squares.mean(0))
-            if weight is None or not used_now:
+            cross[group] = self._by_ring(both) - self._own[group]
+            if weight is None:
                 continue
-            w = weight[group][:, band.ring[:used_now]] * self.independent
-            likelihood += float((w * both[:, :used_now]).sum())
-            # d|A|^2/dd = -4 pi k Im(A* Y)
-            part = aligned[..., :used_now] * total[:, :used_now].conj()
-            imaginary = torch.view_as_real(part)[..., 1] * w
-            pulls.append(-4 * math.pi * torch.matmul(imaginary, band.frequency_yx[:used_now]))
+            w = weight[group][:, band.ring]
+            likelihood += float((w * both).sum())
+            # d|A|^2/dd = -4 pi k Im(A* Y): in real numbers one product, which reads Y once.
+            turned = torch.view_as_real(total * 1j * w)[..., None] * band.frequency_yx[:, None]
+            real = torch.view_as_real(aligned).flatten(2).transpose(0, 1)  # (p, f, 2 k)
+            pulls.append(-4 * math.pi * torch.bmm(real, turned.flatten(1, 2)).transpose(0, 1))
         pull = torch.cat(pulls, 1).double().cpu().numpy() if pulls else np.zeros((*displacement.shape[:2], 2))
-        return Look(likelihood, pull, cross, power)
+        return Look(likelihood, pull, cross, self._power)
 
     def spectra(self, look: Look) -> Spectra:
         """Estimate the spectra from what frames have in common and what they have not."""
