@@ -126,8 +126,8 @@ class Patches:
             torch.ones(count, self.band.rings, device=self.device) if remaining is None else remaining
         )
         self.in_ring = torch.bincount(self.band.ring, self.band.inside, minlength=self.band.rings)
-        # What is left of each frame's coefficients after damage, (frames, n, k), and what no motion changes of
-        # them: their own part of the sum's power, and their mean power as recorded, (n, rings).
+        # What is left of each frame's coefficients after damage, (frames, n, k), and what no motion changes
+        # of them: their own part of the sum's power, and their mean power as recorded, (n, rings).
         self._coefficients: Tensor | None = None
         self._own = torch.zeros(len(self.centres), self.band.rings, device=self.device)
         self._power = torch.zeros_like(self._own)
