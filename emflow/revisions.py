@@ -5,7 +5,7 @@ from types import MappingProxyType
 REVISIONS = MappingProxyType(
     {
         "import_micrographs": 1,
-        "correct_motion": 1,
+        "correct_motion": 2,
         "estimate_ctf": 1,
         "build_tiles": 1,
         "denoise": 2,
@@ -14,7 +14,7 @@ REVISIONS = MappingProxyType(
         "summarise": 1,
         "import_tilt_series": 1,
         "import_tomogram": 1,
-        "correct_tilts": 1,
+        "correct_tilts": 2,
         "align_tilts": 1,
         "estimate_tilt_ctf": 1,
         "reconstruct": 1,
