@@ -18,6 +18,7 @@ REVISIONS = MappingProxyType(
         "align_tilts": 1,
         "estimate_tilt_ctf": 1,
         "reconstruct": 1,
+        "train_session_denoiser": 1,
         "denoise_tomogram": 1,
         "segment": 1,
         "pick_tomogram": 1,

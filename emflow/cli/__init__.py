@@ -28,6 +28,7 @@ COMMANDS = (
     "align_tilts",
     "estimate_tilt_ctf",
     "reconstruct",
+    "train_session_denoiser",
     "denoise_tomogram",
     "segment",
     "pick_tomogram",

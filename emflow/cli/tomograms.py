@@ -50,6 +50,11 @@ class StoredTomogram:
         array = open_volume(self.store)
         return np.asarray(array[self.channels.index(channel), first:last], dtype=np.float32)
 
+    def read_part(self, channel: str, part: tuple[slice, slice, slice]) -> NDArray[np.float32]:
+        """Read a part (z, y, x) of a channel; no more of the store than the chunks that it lies in."""
+        array = open_volume(self.store)
+        return np.asarray(array[(self.channels.index(channel), *part)], dtype=np.float32)
+
     def standardisation(self, channel: str) -> tuple[float, float]:
         """Return centre and spread of a channel, see `emflow.segmentation.standardisation`."""
         from emflow.segmentation import standardisation, statistics_slices

@@ -83,6 +83,15 @@ class DenoiseTomogram(Section):
     model: str = Field(
         "tomogram_denoiser", description="Shipped model's name, or the path of a model folder."
     )
+    train: bool = Field(
+        False, description="Whether to train that model further on the session's own halves, and to use that."
+    )
+    train_tomograms: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="The first so many tomograms of a session are trained on; later ones change nothing."
+    )
+    train_steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        400, description="Steps of that training; it stops earlier where nothing more is gained."
+    )
 
 
 class Segment(Section):

@@ -157,6 +157,8 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
                 raise SettingError(
                     f"pick_tomogram.classes: {name} is no class of the segmenter; it has {', '.join(known)}"
                 )
+    if plan.config.denoise_tomogram.train:
+        check_halves(plan, read_inputs())
     with_camera = [*plan.with_movies, *plan.with_tilt_series]
     rows = read_inputs() if with_camera else []
     for name in with_camera:
@@ -199,6 +201,29 @@ def check_camera(session: Session, rows: Sequence[InputRow]) -> None:
         f"session {session.session}: gain: {gain} has {shape[1]} x {shape[0]} pixels when turned, the movies "
         f"{width} x {height}{hint}"
     )
+
+
+def check_halves(plan: Plan, rows: Sequence[InputRow]) -> None:
+    """Refuse to train on a session of ready tomograms of which none has halves.
+
+    Raises
+    ------
+    SettingError
+        Naming the key and a tomogram.
+    """
+    from emflow.io.tilt_series.listing import tomogram_unit
+
+    for name in plan.with_tomograms:
+        session = plan.sessions[name]
+        paths = {row.name: Path(row.path) for row in rows if row.session == name}
+        used = list(paths.items())[: plan.config.denoise_tomogram.train_tomograms]
+        globs = session.even_tomograms, session.odd_tomograms
+        if not any(tomogram_unit(path, unit, *globs).even for unit, path in used):
+            raise SettingError(
+                f"denoise_tomogram.train: session {name}: {used[0][1]} has no even and odd halves to learn "
+                "from (nor have the others); name them in sessions.tsv (even_tomograms, odd_tomograms), or "
+                "set it to false"
+            )
 
 
 def unlisted(plan: Plan) -> Counter[str]:

@@ -86,11 +86,6 @@ def tomogram_denoiser_loss(answer: torch.Tensor, batch: Batch) -> torch.Tensor:
     return (error / (clean.square().mean(dim=(1, 2, 3, 4)) + SQUARE_FLOOR)).mean()
 
 
-def halves_loss(answer: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Return the squared error against the other half: Noise2Noise, where there is no truth."""
-    return (answer - batch[1]).square().mean()
-
-
 def new_card(architecture: dict[str, Any]) -> ModelCard:
     """Return the card of a denoiser of tomograms."""
     return ModelCard(

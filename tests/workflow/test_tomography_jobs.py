@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow.conftest import planned
+from workflow.conftest import command, planned
 
 from emflow.config import Config
+from emflow.io.model import check_model
 from emflow.io.settings import config_text, read_sessions, write_sessions
+from emflow.resources import model_folder
 
 SERIES = 2
 END = {"export_tomograms": 1, "summarise_tomograms": 1}
@@ -48,6 +50,9 @@ TOMOGRAPHY_CHANGES = {
     "tomogram.mrc": (False, _from(*_RECONSTRUCT)),
     "denoise_tomogram.enabled": (False, {"summarise_tomograms": 1}),
     "denoise_tomogram.model": ("MODEL:tomogram_denoiser", DENOISE_ON),
+    "denoise_tomogram.train": (True, {"train_session_denoiser": 1, **DENOISE_ON}),
+    "denoise_tomogram.train_tomograms": (1, {}),
+    "denoise_tomogram.train_steps": (9, {}),
     "segment.model": ("MODEL:segmenter", _from(*_SEGMENT)),
     "segment.image": ("denoised", _from(*_SEGMENT)),
     "segment.axes": ("zyx", _from(*_SEGMENT)),
@@ -57,6 +62,17 @@ TOMOGRAPHY_CHANGES = {
     "pick_tomogram.minimum_volume_cubic_angstrom": (1e6, _from(*_PICK)),
     "pick_tomogram.floor": (0.1, _from(*_PICK)),
     "pick_tomogram.membrane_normals": (True, _from(*_PICK)),
+}
+# What of it differs where a session trains its own denoiser.
+_TRAIN = {"train_session_denoiser": 1, **DENOISE_ON}
+TRAINING_CHANGES = {
+    "denoise_tomogram.model": ("MODEL:tomogram_denoiser", _TRAIN),
+    "denoise_tomogram.train": (False, DENOISE_ON),
+    "denoise_tomogram.train_tomograms": (1, _TRAIN),
+    "denoise_tomogram.train_steps": (3, _TRAIN),
+    "segment.image": ("denoised", _from(*_SEGMENT)),
+    "tomogram.thickness_angstrom": (900.0, {"train_session_denoiser": 1, **_from(*_RECONSTRUCT)}),
+    "device": ("cpu", {}),
 }
 # Keys of both modes, as tomography sees them.
 SHARED_CHANGES = {
@@ -120,6 +136,45 @@ def test_a_changed_setting_runs_its_own_stages_again(tilts: Path, tmp_path: Path
     value, expected = {**TOMOGRAPHY_CHANGES, **SHARED_CHANGES}[key]
     _change(tilts, key, value, tmp_path)
     assert planned(tilts) == expected
+
+
+@pytest.fixture(scope="module")
+def trained(finished_tilts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same session with a denoiser of its own, trained for two steps; copy it before you touch it."""
+    session = tmp_path_factory.mktemp("trained") / "tilts"
+    shutil.copytree(finished_tilts, session, symlinks=True)
+    path = session / "config/config.yaml"
+    text = path.read_text().replace("\n  train: false", "\n  train: true")
+    path.write_text(text.replace("train_steps: 400", "train_steps: 2"))
+    command(session, "snakemake", "--cores", "2", "--quiet", "all")
+    return session
+
+
+def test_a_session_s_own_denoiser_is_trained_and_used(trained: Path) -> None:
+    assert planned(trained) == {}
+    folder = trained / "results/tomo/tilts"
+    card = check_model(folder / "denoiser", "denoise_tomogram")
+    shipped = check_model(model_folder("tomogram_denoiser"), "denoise_tomogram")
+    assert card.training["parent_sha256"] == shipped.weights_sha256
+    assert set(card.training["tomograms"]) == {"TS_01", "TS_02"}
+    for name in ("TS_01", "TS_02"):
+        log = (trained / f"logs/denoise_tomogram/tilts/{name}.log").read_text()
+        assert f"{name}: model results/tomo/tilts/denoiser on" in log
+
+
+@pytest.mark.parametrize("key", TRAINING_CHANGES)
+def test_a_changed_setting_trains_again_only_what_it_must(trained: Path, tmp_path: Path, key: str) -> None:
+    session = Path(shutil.copytree(trained, tmp_path / "tilts", symlinks=True))
+    value, expected = TRAINING_CHANGES[key]
+    _change(session, key, value, tmp_path)
+    assert planned(session) == expected
+
+
+def test_training_on_tomograms_without_halves_is_refused(volumes: Path, tmp_path: Path) -> None:
+    _change(volumes, "denoise_tomogram.train", True, tmp_path)
+    said = command(volumes, "snakemake", "-n", expect=2).stderr
+    assert "denoise_tomogram.train: session volumes: " in said
+    assert "TS_01.mrc has no even and odd halves to learn from" in said
 
 
 def test_settings_of_tomography_do_not_concern_micrographs(session: Path, tmp_path: Path) -> None:

@@ -98,6 +98,24 @@ def image_to_segment(wildcards):
     return f"results/tomo/{wildcards.session}/{wildcards.tilt_series}/{SEGMENTED_IMAGE}"
 
 
+def tomograms_to_learn_from(wildcards):
+    """Return the tables of the tomograms that a session's own denoiser is trained on: its first ones."""
+    tables = series_files("tomogram.tsv")(wildcards)
+    return tables[: CONFIG.denoise_tomogram.train_tomograms]
+
+
+def session_denoiser_card(wildcards):
+    """Return the card of a session's own denoiser, where one is asked for."""
+    card = f"results/tomo/{wildcards.session}/denoiser/card.json"
+    return [card] if CONFIG.denoise_tomogram.train else []
+
+
+def tomogram_denoiser(wildcards):
+    """Return the model that denoises a session's tomograms."""
+    card = session_denoiser_card(wildcards)
+    return str(Path(card[0]).parent) if card else CONFIG.denoise_tomogram.model
+
+
 TOMOGRAPHY = [*PLAN.with_tilt_series, *PLAN.with_tomograms]
 DENOISED_TOMOGRAMS = [
     f"results/tomo/{session}/{tilt_series}/denoised.tsv"

@@ -1,4 +1,4 @@
-# a ready tomogram, or tilt_ctf.tsv -> tomogram.tsv - denoised.tsv, each with its store
+# a ready tomogram, or tilt_ctf.tsv -> tomogram.tsv - denoised.tsv, each with its store; denoiser/ is a session's own
 
 
 rule import_tomogram:
@@ -79,10 +79,54 @@ rule reconstruct:
         " 2>&1 | tee {log:q}"
 
 
+rule train_session_denoiser:
+    """Train the denoiser of tomograms further on the session's own halves."""
+    input:
+        tomograms_to_learn_from,
+    output:
+        card="results/tomo/{session}/denoiser/card.json",
+        weights="results/tomo/{session}/denoiser/model.safetensors",
+        metrics=report(
+            "results/tomo/{session}/denoiser/metrics.json",
+            category="Training",
+            subcategory="{session}",
+        ),
+        curves=report(
+            "results/tomo/{session}/denoiser/curves.png",
+            category="Training",
+            subcategory="{session}",
+        ),
+    log:
+        "logs/train_session_denoiser/{session}.log",
+    benchmark:
+        "logs/train_session_denoiser/{session}.benchmark.tsv"
+    threads: 4
+    resources:
+        gpu=GPUS,
+        device=CONFIG.device,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 6 * 60 * attempt,
+    params:
+        model=CONFIG.denoise_tomogram.model,
+        weights=MODEL_SHA256.get("denoise_tomogram"),
+        steps=CONFIG.denoise_tomogram.train_steps,
+        revision=REVISIONS["train_session_denoiser"],
+    shell:
+        "emflow train-session-denoiser"
+        " --tomograms {input:q}"
+        " --model {params.model:q}"
+        " --steps {params.steps:q}"
+        " --device {resources.device:q}"
+        " --threads {threads}"
+        " --output {output.card:q}"
+        " 2>&1 | tee {log:q}"
+
+
 rule denoise_tomogram:
     """Denoise a tomogram, for eyes and for segmentation; particles come from the raw images."""
     input:
         tomogram="results/tomo/{session}/{tilt_series}/tomogram.tsv",
+        trained=session_denoiser_card,
     output:
         "results/tomo/{session}/{tilt_series}/denoised.tsv",
     log:
@@ -97,7 +141,7 @@ rule denoise_tomogram:
         mem_mb=tomogram_memory(4000, 60),
         runtime=tomogram_minutes(30, 10),
     params:
-        model=CONFIG.denoise_tomogram.model,
+        model=tomogram_denoiser,
         weights=MODEL_SHA256.get("denoise_tomogram"),
         revision=REVISIONS["denoise_tomogram"],
     shell:
