@@ -106,8 +106,7 @@ def train(
     torch.manual_seed(config.seed)
     network = build(architecture)
     if init_from is not None:
-        here = (init_from / "card.json").is_file()
-        parent, card = load_model(init_from if here else model_folder(str(init_from)), task)
+        parent, card = load_model(starting_model(init_from), task)
         if dict(card.architecture) != dict(architecture):
             raise SettingError(
                 f"{init_from}: its channels are {card.architecture['channels']}; give --channels alike"
@@ -179,6 +178,12 @@ def train(
         **sources,
     }
     return state.average.cpu(), made
+
+
+def starting_model(init_from: Path) -> Path:
+    """Return the folder that --init-from names: a model folder, or a shipped model by its name."""
+    here = (init_from / "card.json").is_file()
+    return init_from if here else model_folder(str(init_from))
 
 
 def write_metrics(output: Path, metrics: Mapping[str, Any]) -> None:
