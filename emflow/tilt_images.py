@@ -63,7 +63,7 @@ def complaints(
         Share of the expected mean below which an image, or a block of it, is dark.
     """
     means = np.array([each.mean() for each in blocks])
-    if not are_counts(means, spreads):
+    if not blocks or not are_counts(means, spreads):
         return ["" for _ in blocks]
     expected = expected_means(means, tilts_degrees)
     shares = np.array(

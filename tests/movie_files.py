@@ -74,4 +74,4 @@ def _encode_events(places: NDArray[np.int64], camera: tuple[int, int]) -> bytes:
         bits |= inside << nbits
         nbits += 4
         at = place + 1
-    return bits.to_bytes(nbits // 8 + 1, "little")
+    return bits.to_bytes(2 * (nbits // 16 + 1), "little")  # cameras write words of 16 bits

@@ -1,5 +1,6 @@
 """Clean the images of a tilt series, and bring them to the tomogram's pixel size."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from emflow.fourier import resized_shape
 from emflow.io.index import FAILED, TiltRow
 from emflow.io.locations import location
 from emflow.io.store import SHARD_MICROGRAPHS, StoreWriter, checksum
-from emflow.io.tilt_images import read_tilt, relion_image_name
+from emflow.io.tilt_images import TiltReader, relion_image_name
 from emflow.metadata import FEWEST_TILTS
 from emflow.tilt_images import (
     are_counts,
@@ -97,14 +98,15 @@ def correct_tilts(
             output.parent, pixel_size_angstrom, gain, gain_rotation, gain_flip, defects, device, threads
         )
     looks = []
-    for row in rows:
-        if abs(required(row, "nominal_tilt_degrees")) > max_tilt_degrees:
-            left_out[row.name] = replace(row, status=FAILED, reason="is tilted too far")
-            continue
-        try:
-            looks.append(_look(row, movies))
-        except BadInputError as error:
-            left_out[row.name] = replace(row, status=FAILED, reason=f"{row.path} {error}")
+    with TiltReader() as reader:
+        for row in rows:
+            if abs(required(row, "nominal_tilt_degrees")) > max_tilt_degrees:
+                left_out[row.name] = replace(row, status=FAILED, reason="is tilted too far")
+                continue
+            try:
+                looks.append(_look(row, reader, movies))
+            except BadInputError as error:
+                left_out[row.name] = replace(row, status=FAILED, reason=f"{row.path} {error}")
     looks = _alike(looks, left_out)
     reasons = complaints(
         [look.blocks for look in looks],
@@ -131,19 +133,19 @@ def correct_tilts(
     say(STAGE, f"{len(done.rows)} of {len(table)} images kept")
 
 
-def _look(row: TiltRow, movies: "TiltMovies | None") -> _Look:
+def _look(row: TiltRow, reader: TiltReader, movies: "TiltMovies | None") -> _Look:
     """Read an image once; a movie is corrected and stands as an image of its own from then on."""
     if row.is_movie and movies is not None:
         row = movies.correct(row)
     else:
         row = replace(row, image_path=relion_image_name(row.path, row.section))
-    image = _pixels(row)
+    image = _pixels(row, reader)
     row = replace(row, height=image.shape[0], width=image.shape[1])
     return _Look(row, block_means(image), float(image.std(dtype=np.float64)))
 
 
-def _pixels(row: TiltRow) -> NDArray[np.float32]:
-    return read_tilt(Path(row.image_path if row.is_movie else row.path), row.section)
+def _pixels(row: TiltRow, reader: TiltReader) -> NDArray[np.float32]:
+    return reader.read(Path(row.image_path if row.is_movie else row.path), row.section)
 
 
 def _alike(looks: list[_Look], left_out: dict[str, TiltRow]) -> list[_Look]:
@@ -197,13 +199,14 @@ def _store(
     )
 
     def images() -> Iterator[NDArray[np.float32]]:
-        for part in parts:
-            for look in looks:
-                pixels = _pixels(look.row) if not part else read_tilt(_half(look.row, part), None)
+        with TiltReader() as reader:
+            for part, look in itertools.product(parts, looks):
+                row = look.row
+                pixels = reader.read(_half(row, part), None) if part else _pixels(row, reader)
                 image = stored_tilt(pixels, shape, outlier_sigmas=outlier_sigmas, counts=counts)
-                exposure = _exposure_in_the_middle(look.row)
+                exposure = _exposure_in_the_middle(row)
                 if weighting and exposure is not None:
-                    voltage = required(look.row, "voltage_kilovolt")
+                    voltage = required(row, "voltage_kilovolt")
                     image = exposure_weighted(image, sum(size) / 2, exposure, voltage)
                 yield image
 

@@ -18,7 +18,7 @@ from emflow.cli.series import (
 from emflow.devices import choose_device
 from emflow.errors import BadInputError, SettingError
 from emflow.io.index import TiltRow
-from emflow.io.tilt_images import read_tilt
+from emflow.io.tilt_images import TiltReader
 from emflow.metadata import DOUBTFUL_CTF, OpticsGroup
 
 STAGE = "estimate_tilt_ctf"
@@ -95,23 +95,24 @@ def _estimated(
     )
     geometry = geometry_of(rows)
     images = []
-    for number, row in enumerate(rows):
-        pixels = read_tilt(Path(row.image_path if row.is_movie else row.path), row.section)
-        try:
-            images.append(
-                TiltedImage.of(
-                    pixels,
-                    optics.pixel_size_angstrom,
-                    float(geometry.y_tilt_degrees[number]),
-                    float(geometry.z_rot_degrees[number]),
-                    hand=row.hand or -1,
-                    device=str(device),
+    with TiltReader() as reader:
+        for number, row in enumerate(rows):
+            pixels = reader.read(Path(row.image_path if row.is_movie else row.path), row.section)
+            try:
+                images.append(
+                    TiltedImage.of(
+                        pixels,
+                        optics.pixel_size_angstrom,
+                        float(geometry.y_tilt_degrees[number]),
+                        float(geometry.z_rot_degrees[number]),
+                        hand=row.hand or -1,
+                        device=str(device),
+                    )
                 )
-            )
-        except ValueError as error:
-            raise BadInputError(f"{row.name}: {error}") from None
-        if (number + 1) % 10 == 0 or number + 1 == len(rows):
-            say(STAGE, f"{number + 1}/{len(rows)} images")
+            except ValueError as error:
+                raise BadInputError(f"{row.name}: {error}") from None
+            if (number + 1) % 10 == 0 or number + 1 == len(rows):
+                say(STAGE, f"{number + 1}/{len(rows)} images")
     try:
         estimates = fit_series(
             images, optics, defocus_range_angstrom=defocus_range_angstrom, device=str(device)

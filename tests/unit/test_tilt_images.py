@@ -10,8 +10,9 @@ from emflow.cli.correct_tilts import correct_tilts
 from emflow.errors import BadInputError
 from emflow.io.index import FAILED, OK, TiltRow, read_index, write_index
 from emflow.io.locations import find_store
+from emflow.io.movies.mrc import MrcMovie
 from emflow.io.store import read_image
-from emflow.io.tilt_images import read_tilt, relion_image_name
+from emflow.io.tilt_images import TiltReader, relion_image_name
 from emflow.tilt_images import block_means, complaints, expected_means, exposure_weighted, stored_tilt
 
 TILTS = np.arange(-60.0, 61.0, 6.0)
@@ -58,6 +59,7 @@ def test_images_without_counts_have_no_dark_ones() -> None:
     images = [rng.normal(0, 1, (64, 64)) for _ in TILTS]
     blocks = [block_means(image) for image in images]
     assert not any(complaints(blocks, TILTS, np.ones(len(TILTS)), dark_fraction=0.3))
+    assert complaints([], TILTS[:0], TILTS[:0], dark_fraction=0.3) == []
 
 
 def test_what_is_stored_is_contrast_at_the_wanted_size() -> None:
@@ -144,14 +146,40 @@ def test_too_few_good_tilts_refuse_the_series(tmp_path: Path) -> None:
 
 def test_a_truncated_stack_and_an_absent_section_are_named(tmp_path: Path) -> None:
     _stack(tmp_path / "s.st", np.random.default_rng(0).normal(size=(4, 32, 32)))
-    with pytest.raises(BadInputError, match="holds 4 images, and the 5th"):
-        read_tilt(tmp_path / "s.st", 4)
-    with pytest.raises(BadInputError, match="holds 4 images where one"):
-        read_tilt(tmp_path / "s.st", None)
+    with TiltReader() as reader:
+        with pytest.raises(BadInputError, match="holds 4 images, and the 5th"):
+            reader.read(tmp_path / "s.st", 4)
+        with pytest.raises(BadInputError, match="holds 4 images where one"):
+            reader.read(tmp_path / "s.st", None)
     whole = (tmp_path / "s.st").read_bytes()
     (tmp_path / "s.st").write_bytes(whole[:-1000])
-    with pytest.raises(BadInputError, match="truncated"):
-        read_tilt(tmp_path / "s.st", 0)
+    with TiltReader() as reader, pytest.raises(BadInputError, match="truncated"):
+        reader.read(tmp_path / "s.st", 0)
+
+
+def test_a_stack_is_opened_once_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).normal(size=(4, 32, 32)).astype(np.float32)
+    opened: list[Path] = []
+    closed: list[object] = []
+
+    class Counted(MrcMovie):
+        def __init__(self, path: Path) -> None:
+            opened.append(path)
+            super().__init__(path)
+
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr("emflow.io.tilt_images.MrcMovie", Counted)
+    for name in ("a.st", "b.st"):
+        _stack(tmp_path / name, images)
+    with TiltReader() as reader:
+        for name in ("a.st", "b.st"):
+            for section in (2, 0, 3):
+                np.testing.assert_array_equal(reader.read(tmp_path / name, section), images[section])
+    assert opened == [tmp_path / "a.st", tmp_path / "b.st"]
+    assert len(closed) == 2
 
 
 def test_relion_counts_slices_from_one() -> None:
