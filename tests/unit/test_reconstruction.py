@@ -1,9 +1,13 @@
 """Weighted back-projection of exact projections puts things where they were."""
 
-import numpy as np
-import torch
+import itertools
 
-from emflow.reconstruction import ramp_filter, reconstruct_slabs, tilt_weights
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from emflow.reconstruction import project, ramp_filter, reconstruct_slab, reconstruct_slabs, tilt_weights
 from emflow.tilt_geometry import TiltGeometry
 
 PIXEL_SIZE_ANGSTROM = 10.0
@@ -66,3 +70,60 @@ def test_the_ramp_lies_across_the_tilt_axis() -> None:
 def test_an_image_stands_for_the_angles_around_it() -> None:
     geometry = TiltGeometry.nominal(np.array([10.0, 0.0, 14.0]), 0.0)
     np.testing.assert_allclose(np.degrees(tilt_weights(geometry)), [7.0, 10.0, 4.0])
+
+
+@pytest.fixture(scope="module")
+def phantom() -> tuple[np.ndarray, torch.Tensor, TiltGeometry]:
+    """Balls and a point in a volume, and their 41 projections."""
+    z, y, x = np.indices((40, 80, 80))
+    volume = np.zeros((40, 80, 80), dtype=np.float32)
+    for middle in ((20, 22, 24), (20, 56, 30), (18, 40, 58)):
+        volume += np.sqrt((z - middle[0]) ** 2 + (y - middle[1]) ** 2 + (x - middle[2]) ** 2) < 7
+    volume[20, 66, 62] = 40.0
+    volume = ndimage.gaussian_filter(volume, 0.8)
+    geometry = TiltGeometry.nominal(np.arange(-60.0, 61.0, 3.0), 85.0)
+    return volume, project(torch.from_numpy(volume), geometry, PIXEL_SIZE_ANGSTROM, (80, 80)), geometry
+
+
+def _weighed(images: torch.Tensor, geometry: TiltGeometry, rounds: int | None) -> np.ndarray:
+    filtered = ramp_filter(images, geometry, sirt_rounds=rounds)
+    return reconstruct_slab(filtered, geometry, PIXEL_SIZE_ANGSTROM, (40, 80, 80), 0, 40).numpy()
+
+
+def _likeness(found: np.ndarray, true: np.ndarray) -> float:
+    inner = (slice(6, -6), slice(10, -10), slice(10, -10))
+    return float(np.corrcoef(found[inner].ravel(), true[inner].ravel())[0, 1])
+
+
+def _contrast(found: np.ndarray, true: np.ndarray) -> float:
+    """Return how far the balls stand out, in deviations of what is around them."""
+    inside = ndimage.binary_erosion(true > 0.5, iterations=2)
+    outside = ~ndimage.binary_dilation(true > 0.05, iterations=4)
+    outside[:, :10] = outside[:, -10:] = outside[:, :, :10] = outside[:, :, -10:] = False
+    return float((found[inside].mean() - found[outside].mean()) / found[outside].std())
+
+
+def test_in_noise_few_rounds_of_sirt_are_nearer_to_the_truth_than_the_ramp(
+    phantom: tuple[np.ndarray, torch.Tensor, TiltGeometry],
+) -> None:
+    true, images, geometry = phantom
+    noise = torch.from_numpy(np.random.default_rng(0).normal(size=images.shape).astype(np.float32))
+    noisy = images + images.std() * noise
+    ramp, sirt = _weighed(noisy, geometry, None), _weighed(noisy, geometry, 10)
+    assert _likeness(sirt, true) > _likeness(ramp, true) + 0.15
+    assert _contrast(sirt, true) > 2 * _contrast(ramp, true)
+    # Fewer rounds are smoother: each step to more of them is more of the noise.
+    spreads = [float(_weighed(noise, geometry, rounds).std()) for rounds in (3, 10, 30, 100, None)]
+    assert all(fewer < 0.85 * more for fewer, more in itertools.pairwise(spreads))
+
+
+def test_without_noise_the_ramp_is_sharper_and_many_rounds_come_to_it(
+    phantom: tuple[np.ndarray, torch.Tensor, TiltGeometry],
+) -> None:
+    true, images, geometry = phantom
+    ramp, sirt, many = (_weighed(images, geometry, rounds) for rounds in (None, 10, 1000))
+    assert _likeness(ramp, true) > _likeness(sirt, true) + 0.01
+    np.testing.assert_allclose(many, ramp, atol=1e-3 * np.abs(ramp).max())
+    # Across the tilt axis, from the point to two voxels beside it
+    line = (20, 66, slice(60, 65))
+    assert ramp[line][0] / ramp[line][2] < 0.5 * sirt[line][0] / sirt[line][2]
