@@ -61,18 +61,22 @@ def from_tomograms(row: dict[str, object], given: dict[str, float | None]) -> di
     session = Session.model_validate({"session": "probe", **_named(row)})
     units = _units(session, "--tomograms")
     pixel_size = given["pixel_size_angstrom"]
+    read = 0
     for unit in units[:_LOOKED_AT]:
         try:
             header = read_tomogram_header(unit.path)
         except BadInputError as error:
             say("init", f"{unit.path} {error}")
             continue
+        read += 1
         halves = ", with halves" if unit.even and unit.odd else ""
         depth, height, width = header.shape
         say("init", f"{unit.path}: {width} x {height} x {depth} voxels{halves}")
         if pixel_size is None and header.pixel_size_angstrom is not None:
             pixel_size = header.pixel_size_angstrom
             say("init", f"--pixel-size {pixel_size:g} A, from the header of {unit.path}")
+    if not read:
+        raise SettingError(f"--tomograms {session.pattern}: none of the first {_LOOKED_AT} can be read")
     if pixel_size is None:
         raise SettingError(
             f"--pixel-size: not given, and the headers of {units[0].path} and others do not say it"
@@ -81,7 +85,14 @@ def from_tomograms(row: dict[str, object], given: dict[str, float | None]) -> di
 
 
 def _named(row: dict[str, object]) -> dict[str, object]:
-    names = ("tilt_series", "tomograms", "tilt_frames", "even_tomograms", "odd_tomograms")
+    names = (
+        "tilt_series",
+        "tomograms",
+        "tilt_frames",
+        "tilt_axis_degrees",
+        "even_tomograms",
+        "odd_tomograms",
+    )
     return {name: row[name] for name in names if row.get(name) is not None}
 
 
@@ -104,7 +115,7 @@ def _first_that_reads(session: Session, units: list[Unit], given: dict[str, floa
                 name=None if unit.listed is None else unit.listed.name,
                 frames=None if session.tilt_frames is None else Path(session.tilt_frames),
                 pixel_size_angstrom=given["pixel_size_angstrom"],
-                axis_degrees=None,
+                axis_degrees=session.tilt_axis_degrees,
                 exposure_per_tilt=None,
             )
         except BadInputError as error:

@@ -124,7 +124,7 @@ def _from_mdoc(
                 one,
                 name=Path(section.frames_name).stem,
                 path=path.with_name(section.frames_name),
-                reason=f"{section.frames_name} is neither in {' nor in '.join(map(str, folders))}",
+                reason=f"there is no {section.frames_name} in {' or '.join(map(str, folders))}",
             )
             if movie is None
             else with_header(replace(one, name=movie.stem, path=movie))

@@ -1,0 +1,61 @@
+"""What `emflow init` tells of tilt series and tomograms, and what it refuses."""
+
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from emflow.cli.init_tomography import from_tilt_series, from_tomograms
+from emflow.errors import SettingError
+
+OPTICS = {
+    "pixel_size_angstrom": 5.0,
+    "voltage_kilovolt": 300.0,
+    "spherical_aberration_millimetre": 2.7,
+}
+
+
+def test_the_tilt_axis_that_was_given_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with mrcfile.new(tmp_path / "s.st", data=np.ones((6, 16, 16), dtype=np.float32)) as mrc:
+        mrc.set_image_stack()
+    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in range(-10, 14, 4)))
+    row: dict[str, object] = {"tilt_series": str(tmp_path / "*.st")}
+    assert from_tilt_series({**row, "tilt_axis_degrees": 90.0}, OPTICS) == OPTICS
+    assert "s: 6 of 6 images from -10.0 to 10.0 degrees, 0 e/A2 in all, tilt axis at 90 degrees" in (
+        capsys.readouterr().err
+    )
+    from_tilt_series(row, OPTICS)
+    assert "no angle of the tilt axis" in capsys.readouterr().err
+
+
+def test_movies_that_are_nowhere_are_named_with_where_they_were_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["PixelSpacing = 2", "Voltage = 300", ""]
+    for number in range(6):
+        lines += [
+            f"[ZValue = {number}]",
+            f"TiltAngle = {3 * number}",
+            f"SubFramePath = D:\\t{number}.tif",
+            "",
+        ]
+    (tmp_path / "TS_1.mdoc").write_text("\n".join(lines))
+    with pytest.raises(SettingError, match=r"--tilt-series .*TS_1\.mdoc: none of the first 3 can be read"):
+        from_tilt_series({"tilt_series": str(tmp_path / "TS_1.mdoc")}, OPTICS)
+    assert f"0 usable images of 6, and a tomogram takes 5: t0: there is no t0.tif in {tmp_path}\n" in (
+        capsys.readouterr().err
+    )
+
+
+def test_tomograms_of_which_none_can_be_read_are_refused_also_with_a_pixel_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.mrc").write_bytes(b"no tomogram")
+    row: dict[str, object] = {"tomograms": str(tmp_path / "*.mrc")}
+    with pytest.raises(SettingError, match=r"--tomograms .*\*\.mrc: none of the first 3 can be read"):
+        from_tomograms(row, OPTICS)
+    assert "a.mrc is no MRC file" in capsys.readouterr().err
+    with mrcfile.new(tmp_path / "b.mrc", data=np.ones((6, 16, 16), dtype=np.float32)):
+        pass
+    assert from_tomograms(row, OPTICS) == {"pixel_size_angstrom": 5.0}
