@@ -1,0 +1,178 @@
+"""Tilt series as microscopes and other programs leave them: what is read, what is sorted, what is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+
+from emflow.cli.import_tilt_series import import_tilt_series
+from emflow.errors import BadInputError
+from emflow.io.index import FAILED, TiltRow, read_index, write_index
+from emflow.io.inputs import InputRow, as_row, batch_digest
+from emflow.io.tilt_series import TiltSeries, read_tilt_series
+from emflow.io.tilt_series.listing import Unit, look
+from emflow.io.tilt_series.mdoc import read_mdoc
+
+TILTS = (0.0, 3.0, -3.0, -6.0, 6.0, 9.0, -9.0)  # dose-symmetric, in the order of time
+
+
+def _stack(path: Path, images: int = len(TILTS)) -> Path:
+    data = np.random.default_rng(0).normal(50, 3, (images, 24, 32)).astype(np.float32)
+    with mrcfile.new(path, data=data) as mrc:
+        mrc.set_image_stack()
+        mrc.voxel_size = 4.0
+    return path
+
+
+def _mdoc(path: Path, sections: list[list[str]], *, axis: str = "85.3") -> Path:
+    lines = ["PixelSpacing = 4", "Voltage = 300", "", f"[T = Tilt axis angle = {axis}, binning = 1]", ""]
+    for number, section in enumerate(sections):
+        lines += [f"[ZValue = {number}]", *section, ""]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def _section(number: int, tilt: float | None = None, movie: str = "") -> list[str]:
+    lines = ["ExposureDose = 3.0", f"DateTime = 01-Jan-26  10:{number:02d}:00"]
+    angle = TILTS[number] if tilt is None else tilt
+    lines += [f"TiltAngle = {angle}"] if np.isfinite(angle) else []
+    return [*lines, f"SubFramePath = D:\\frames\\{movie}"] if movie else lines
+
+
+def _movies(folder: Path) -> list[list[str]]:
+    """Write a movie for each tilt; return the mdoc's sections."""
+    for number in range(len(TILTS)):
+        _stack(folder / f"t{number}.mrc", 3)
+    return [_section(number, movie=f"t{number}.mrc") for number in range(len(TILTS))]
+
+
+def _reasons(series: TiltSeries) -> dict[str, str]:
+    return {one.name: one.reason for one in series.exposures if one.reason}
+
+
+def test_exposures_stand_in_the_order_of_tilt_and_know_that_of_time(tmp_path: Path) -> None:
+    series = read_tilt_series(_mdoc(tmp_path / "TS_1.mdoc", _movies(tmp_path)))
+    assert [one.tilt_degrees for one in series.exposures] == sorted(TILTS)
+    assert [one.order for one in series.exposures] == [6, 3, 2, 0, 1, 4, 5]
+    before = [one.pre_exposure_electrons_per_square_angstrom for one in series.exposures]
+    assert before == [18.0, 9.0, 6.0, 0.0, 3.0, 12.0, 15.0]
+    assert {(one.axis_degrees, one.is_movie, one.height) for one in series.exposures} == {(85.3, True, 24)}
+    assert series.notes == ("its exposures were not in the order of their tilt, and are sorted",)
+
+
+def test_movies_that_are_absent_are_left_out_by_their_names(tmp_path: Path) -> None:
+    path = _mdoc(tmp_path / "TS_1.mdoc", _movies(tmp_path))
+    (tmp_path / "t3.mrc").unlink()
+    assert _reasons(read_tilt_series(path)) == {"t3": f"there is no t3.mrc in {tmp_path}"}
+    for number in (0, 1):
+        (tmp_path / f"t{number}.mrc").unlink()
+    with pytest.raises(BadInputError, match=r"has 4 usable images of 7, and .* takes 5: t3: there is no"):
+        read_tilt_series(path)
+
+
+def test_what_is_wrong_with_one_exposure_costs_that_one_alone(tmp_path: Path) -> None:
+    sections = _movies(tmp_path)
+    sections[1] = _section(1, tilt=np.nan, movie="t1.mrc")
+    (tmp_path / "t6.mrc").unlink()
+    with mrcfile.new(tmp_path / "t6.mrc", data=np.ones((3, 24, 30), dtype=np.float32)) as mrc:
+        mrc.set_image_stack()
+    assert sorted(_reasons(read_tilt_series(_mdoc(tmp_path / "TS_1.mdoc", sections))).values()) == [
+        "has 30 x 24 pixels, and most have 32 x 24",
+        "has no tilt angle",
+    ]
+
+
+def test_an_image_that_is_listed_twice_and_an_impossible_angle_are_left_out(tmp_path: Path) -> None:
+    sections = [*_movies(tmp_path), _section(0, tilt=12.0, movie="t0.mrc")]
+    sections[5] = _section(5, tilt=95.0, movie="t5.mrc")
+    assert _reasons(read_tilt_series(_mdoc(tmp_path / "TS_1.mdoc", sections))) == {
+        "t0_7": "is listed before",
+        "t5": "has a tilt angle of 95 degrees",
+    }
+
+
+def test_a_stack_and_lists_of_another_length_are_refused(tmp_path: Path) -> None:
+    stack = _stack(tmp_path / "s.st")
+    with pytest.raises(BadInputError, match=r"has no tilt angles: no s\.rawtlt, s\.tlt or s\.st\.mdoc"):
+        read_tilt_series(stack)
+    tilts = tmp_path / "s.rawtlt"
+    tilts.write_text("".join(f"{tilt}\n" for tilt in sorted(TILTS)[:-1]))
+    with pytest.raises(BadInputError, match=r"has 7 images, and s\.rawtlt 6 tilt angles"):
+        read_tilt_series(stack)
+    tilts.write_text("0\n" * len(TILTS))
+    with pytest.raises(BadInputError, match=r"has a s\.rawtlt in which every tilt is 0 degrees"):
+        read_tilt_series(stack)
+    tilts.write_text("1\n2\nthree\n4\n5\n6\n7\n")
+    with pytest.raises(BadInputError, match=r"has a s\.rawtlt whose line 3 is 'three', no 1 numbers"):
+        read_tilt_series(stack)
+    tilts.unlink()
+    mdoc = _mdoc(tmp_path / "s.st.mdoc", [_section(number) for number in range(6)])
+    with pytest.raises(BadInputError, match=r"has 7 images, and s\.st\.mdoc 6 sections"):
+        read_tilt_series(stack)
+    with pytest.raises(BadInputError, match=r"describes 6 sections, and s\.st holds 7 images"):
+        read_tilt_series(mdoc)
+
+
+def test_a_stack_may_hold_its_tilts_in_any_order(tmp_path: Path) -> None:
+    stack = _stack(tmp_path / "s.st")
+    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt} 7\n" for tilt in TILTS))
+    series = read_tilt_series(stack, axis_degrees=80.0, exposure_per_tilt=2.0)
+    assert [one.section for one in series.exposures] == [6, 3, 2, 0, 1, 4, 5]
+    assert series.exposures[0].pre_exposure_electrons_per_square_angstrom == 12.0
+    assert any("the stack's order is taken for that of time" in note for note in series.notes)
+
+
+def test_an_alignment_of_another_series_is_refused(tmp_path: Path) -> None:
+    stack = _stack(tmp_path / "s.st")
+    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
+    (tmp_path / "s.xf").write_text("0.1 -1 1 0.1 3 -4\n" * len(TILTS))
+    (tmp_path / "s.tlt").write_text("".join(f"{tilt + 1.5}\n" for tilt in TILTS))
+    series = read_tilt_series(stack)
+    assert series.alignment_source == "imported:imod"
+    first = series.exposures[0].alignment
+    assert first is not None
+    assert first.y_tilt_degrees == pytest.approx(-7.5)
+    (tmp_path / "s.tlt").write_text("".join(f"{tilt}\n" for tilt in sorted(TILTS)))
+    with pytest.raises(BadInputError, match=r"and s\.tlt do not belong .*: -9 degrees here are 9 there"):
+        read_tilt_series(stack)
+    (tmp_path / "s.xf").write_text("0.1 -1 1 0.1 3 -4\n" * 6)
+    (tmp_path / "s.tlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
+    with pytest.raises(BadInputError, match=r"has 7 images, and s\.xf 6 lines"):
+        read_tilt_series(stack)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("PixelSpacing = 4\n", "has no section"),
+        ("[FrameSet = 0]\nTiltAngle = 3\n", "describes the frames of one exposure"),
+        ("[MontSection = 0]\nTiltAngle = 3\n", "describes a montage"),
+        ("[ZValue = 0]\nTiltAngle = three\n", "TiltAngle = 'three', which cannot be read"),
+    ],
+)
+def test_an_mdoc_of_something_else_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "a.mdoc").write_text(text)
+    with pytest.raises(BadInputError, match=told):
+        read_mdoc(tmp_path / "a.mdoc")
+
+
+def test_a_series_of_unknown_axis_or_voltage_is_left_out_with_what_it_lacks(tmp_path: Path) -> None:
+    stack = _stack(tmp_path / "s.st")
+    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
+    now = look(Unit("s", stack))
+    assert now is not None
+    row = replace(as_row("s", str(stack), now), session="mine")
+    write_index(tmp_path / "inputs.tsv", [row], InputRow)
+    import_tilt_series(
+        inputs=tmp_path / "inputs.tsv",
+        session="mine",
+        tilt_series="s",
+        digest=batch_digest([row]),
+        output=tmp_path / "tilts.tsv",
+        spherical_aberration_millimetre=2.7,
+    )
+    (only,) = read_index(tmp_path / "tilts.tsv", TiltRow)
+    assert (only.name, only.status) == ("s", FAILED)
+    assert only.reason.endswith("does not say its voltage and angle of the tilt axis, nor does sessions.tsv")
