@@ -157,7 +157,7 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
                 raise SettingError(
                     f"pick_tomogram.classes: {name} is no class of the segmenter; it has {', '.join(known)}"
                 )
-    if plan.config.denoise_tomogram.train:
+    if plan.config.denoise_tomogram.train and "denoise_tomogram" in plan.models:
         check_halves(plan, read_inputs())
     with_camera = [*plan.with_movies, *plan.with_tilt_series]
     rows = read_inputs() if with_camera else []
