@@ -110,16 +110,15 @@ class LabelFiles:
                 known = np.full(plane.shape, NOT_LABELLED, dtype=np.uint8)
                 for value, meaning in table.items():
                     known[plane == value] = meaning
-                result.append(LabelledSlice(f"{tomogram.name} {z}", slab, known))
+                result.append(LabelledSlice(f"{_called(tomogram)} {z}", slab, known))
             return result
 
     @property
     def sources(self) -> dict[str, Any]:
         """What the model's card says of them; the labels' content decides what a checkpoint was made from."""
-        pairs = zip(self.tomograms, self.labels, strict=True)
         return {
-            "data": "labelled slices of " + ", ".join(one.name for one in self.tomograms),
-            "labels": {tomogram.name: _digest(labels) for tomogram, labels in pairs},
+            "data": "labelled slices of " + ", ".join(_called(one) for one in self.tomograms),
+            "labels": [_digest(one) for one in self.labels],
             "label_names": None if self.names is None else sha256(self.names),
             "not_labelled": self.not_labelled,
         }
@@ -254,6 +253,11 @@ OWN_NOTES = (
     "Works at 10 A a voxel on tomograms as reconstructed (protein dark), slice by slice. Trained on slices "
     "that one user labelled: for tomograms like those."
 )
+
+
+def _called(tomogram: Path) -> str:
+    """Return what a tomogram is called: its file's name, or for a session's table that of its folder."""
+    return tomogram.parent.name if tomogram.suffix == ".tsv" else tomogram.name
 
 
 def _digest(path: Path) -> str:
