@@ -16,7 +16,7 @@ from emflow.cli.series import (
     write_failed_series,
     write_tilts,
 )
-from emflow.devices import choose_device
+from emflow.io.gpus import take_device
 from emflow.io.locations import find_store
 from emflow.io.store import read_image
 
@@ -66,7 +66,7 @@ def align_tilts(
         [read_image(find_store(tilts.parent, row.store), int(required(row, "position"))) for row in rows]
     )
     found = align(
-        torch.from_numpy(images).to(choose_device(device)),
+        torch.from_numpy(images).to(take_device(device)),
         geometry_of(rows),
         required(rows[0], "stored_pixel_size_angstrom"),
         refine_axis=refine_axis,

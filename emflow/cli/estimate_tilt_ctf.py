@@ -15,8 +15,8 @@ from emflow.cli.series import (
     write_failed_series,
     write_tilts,
 )
-from emflow.devices import choose_device
 from emflow.errors import BadInputError, SettingError
+from emflow.io.gpus import take_device
 from emflow.io.index import TiltRow
 from emflow.io.tilt_images import TiltReader
 from emflow.metadata import DOUBTFUL_CTF, OpticsGroup
@@ -70,7 +70,7 @@ def estimate_tilt_ctf(
         write_tilts(output, table, {})
         return
     try:
-        done = _estimated(rows, (min_defocus_angstrom, max_defocus_angstrom), choose_device(device))
+        done = _estimated(rows, (min_defocus_angstrom, max_defocus_angstrom), take_device(device))
     except BadInputError as error:
         write_failed_series(STAGE, output, str(error))
         return

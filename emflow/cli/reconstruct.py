@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from emflow.cli.progress import say
 from emflow.cli.series import geometry_of, read_tilts, reason_of, required, series_name
 from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
-from emflow.devices import choose_device
 from emflow.errors import BadInputError
+from emflow.io.gpus import take_device
 from emflow.io.index import OK, TiltRow, VolumeRow
 from emflow.io.locations import find_store
 from emflow.io.mrc_volumes import mrc_volume
@@ -75,7 +75,7 @@ def reconstruct(
     if not rows:
         write_failed_volume(STAGE, output, name, reason_of(table))
         return
-    chosen = choose_device(device)
+    chosen = take_device(device)
     try:
         work = _Work(rows, tilts.parent, ctf, sirt_rounds if filter == "sirt" else None, chosen)
         row = _volume_row(name, rows, thickness_angstrom, work)

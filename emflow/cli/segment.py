@@ -12,8 +12,8 @@ import numpy as np
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, check_pixel_size, failed_reason, read_volume_row
 from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
-from emflow.devices import choose_device
 from emflow.errors import BadInputError
+from emflow.io.gpus import take_device
 from emflow.io.mrc_volumes import mrc_volume
 from emflow.io.volumes import SLAB_SLICES
 from emflow.resources import model_folder
@@ -71,7 +71,7 @@ def segment(
     except BadInputError as error:
         write_failed_volume(STAGE, output, row.name, str(error))
         return
-    chosen = choose_device(device)
+    chosen = take_device(device)
     network = network.to(chosen)
     stored = StoredTomogram.open(row, tomogram.parent)
     channel = stored.channels[0]

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from emflow.cli.movie_batch import MovieBatch, MovieSettings
 from emflow.cli.series import required
-from emflow.devices import choose_device
 from emflow.errors import BadInputError, SettingError
 from emflow.io.gains import read_gain
+from emflow.io.gpus import take_device
 from emflow.io.index import TiltRow
 from emflow.io.inputs import InputRow
 from emflow.io.movies import is_eer, read_movie_header
@@ -73,7 +73,7 @@ class TiltMovies:
             gain_rotation,
             gain_flip,
             defects,
-            choose_device(device),
+            take_device(device),
         )
 
     def correct(self, row: TiltRow) -> TiltRow:

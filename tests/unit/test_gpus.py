@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from emflow.io import gpus
+
+COMMANDS = Path(gpus.__file__).parents[1] / "cli"
 
 TAKE = """
 import sys
@@ -96,3 +99,8 @@ def test_locks_are_the_user_s():
 def test_without_a_gpu_nothing_is_locked(monkeypatch):
     monkeypatch.setattr(gpus, "take_gpu", lambda *_: pytest.fail("asked for a lock"))
     assert gpus.take_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS.rglob("*.py")), ids=lambda path: path.stem)
+def test_no_command_chooses_a_gpu_without_its_lock(command):
+    assert "choose_device" not in command.read_text()
