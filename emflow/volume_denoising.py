@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from emflow.networks import UNet
-from emflow.segmentation import Read, Volume, standardise
+from emflow.segmentation import Read, Volume, standardisation, standardise, statistics_slices
 from emflow.tiling import TileGrid, map_tiles
 
 TILE_PIXELS = 192
@@ -68,6 +68,19 @@ def denoise_slabs(
         total = total * np.float32(spread) + np.float32(centre)
         for start in range(first, last, slab_slices):
             yield start, total[start - first : min(start + slab_slices, last) - first]
+
+
+def denoised(
+    network: UNet, halves: Sequence[NDArray[np.float32]], *, device: str | torch.device = "cpu"
+) -> Volume:
+    """Denoise a whole tomogram in memory from its halves, or from all of it, each (z, y, x)."""
+    standards = [standardisation(half[statistics_slices(len(half))]) for half in halves]
+    reads = [lambda low, high, half=half: half[low:high] for half in halves]
+    depth, height, width = halves[0].shape
+    slabs = denoise_slabs(
+        network, reads, (depth, height, width), 4 * network.stride, standards=standards, device=device
+    )
+    return np.concatenate([slab for _, slab in slabs])
 
 
 def denoise_block(network: UNet, block: Volume, *, device: str | torch.device = "cpu") -> Volume:

@@ -215,7 +215,7 @@ def train_on_labels(
     if not apart:
         config = replace(config, patience=0)  # nothing says when to stop
     replayed = round(config.batch * replay)
-    make_batch = partial(segmenter.segmenter_batch, slices=slices)
+    make_batch = partial(segmenter.segmenter_batch, slices=slices, axes="z")
     simulation: AbstractContextManager[Material | None] = nullcontext()
     if replayed:
         simulation = simulate(make_batch, replace(config, batch=replayed))

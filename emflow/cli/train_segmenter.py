@@ -25,6 +25,7 @@ def train_segmenter(
     models: Path | None = None,
     keep: Path | None = None,
     crops: float = 300.0,
+    denoiser: Path | None = None,
     init_from: Path | None = None,
     resume: bool = False,
     restart: bool = False,
@@ -68,6 +69,9 @@ def train_segmenter(
         Folder that keeps simulated tomograms: another training takes them from there.
     crops
         How often a tomogram is learned from before another takes its place.
+    denoiser
+        Model folder of a tomogram denoiser, or a shipped one's name: a part of the tomograms is learned from as
+        it denoises them.
     init_from
         Model folder, or a shipped model's name, to start from instead of random weights.
     resume
@@ -95,11 +99,12 @@ def train_segmenter(
 
     from emflow.cli.own_labels import LabelFiles, train_on_labels
     from emflow.cli.progress import say
-    from emflow.cli.training import library_of, simulated, train, write_metrics
+    from emflow.cli.training import library_of, simulated, starting_model, train, write_metrics
     from emflow.evaluation.segmentation import evaluate_segmenter
-    from emflow.io.model import save_model
+    from emflow.io.files import sha256
+    from emflow.io.model import WEIGHTS, load_model, save_model
     from emflow.io.simulated_tomograms import KeptTomograms
-    from emflow.model_card import SEGMENT
+    from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
     from emflow.tomogram_classes import CLASS_NAMES
     from emflow.training import segmenter
     from emflow.training.tomograms import Draw, TrainingTomograms, held_apart
@@ -114,7 +119,11 @@ def train_segmenter(
     }
     library, sources = library_of(models)
     draw: Draw = TrainingTomograms(library)
-    samples = segmenter.SegmenterSamples(draw if keep is None else KeptTomograms(draw, keep))
+    denoising = None
+    if denoiser is not None:
+        denoising, _ = load_model(starting_model(denoiser), DENOISE_TOMOGRAM)
+        sources = {**sources, "denoiser": sha256(starting_model(denoiser) / WEIGHTS)}
+    samples = segmenter.SegmenterSamples(draw if keep is None else KeptTomograms(draw, keep), denoising)
     if tomogram or labels:
         train_on_labels(
             LabelFiles(tomogram or [], labels or [], label_names, not_labelled),
@@ -146,7 +155,7 @@ def train_segmenter(
         )
     say(SEGMENT, "scoring")
     apart = held_apart(tomograms, seed + 1)
-    scores = evaluate_segmenter(network, apart)
+    scores = evaluate_segmenter(network, apart, "zyx")
     save_model(output, network, replace(segmenter.new_card(architecture), training=made, scores=scores))
     write_metrics(output, scores)
     membrane = scores["membrane"]

@@ -13,21 +13,29 @@ from emflow.simulation.tomograms import SimulatedTomogram
 from emflow.tomogram_classes import Label
 
 
-def segmented(network: UNet, volume: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the likeliest class of every voxel of a whole tomogram (z, y, x)."""
+def segmented(network: UNet, volume: NDArray[np.float32], axes: str = "z") -> NDArray[np.uint8]:
+    """Return the likeliest class of every voxel of a whole tomogram (z, y, x), seen along ``axes``."""
     centre, spread = standardisation(volume[statistics_slices(len(volume))])
     shape = (volume.shape[0], volume.shape[1], volume.shape[2])
     slabs = segment_slabs(
-        network, lambda low, high: volume[low:high], shape, len(volume), centre=centre, spread=spread
+        network,
+        lambda low, high: volume[low:high],
+        shape,
+        len(volume),
+        centre=centre,
+        spread=spread,
+        axes=axes,
     )
     return np.concatenate([slab.argmax(axis=0).astype(np.uint8) for _, slab in slabs])
 
 
-def evaluate_segmenter(network: UNet, tomograms: Sequence[SimulatedTomogram]) -> dict[str, Any]:
+def evaluate_segmenter(
+    network: UNet, tomograms: Sequence[SimulatedTomogram], axes: str = "z"
+) -> dict[str, Any]:
     """Return Dice and surface Dice (within one voxel) of each class, mean over tomograms that have it."""
     table: dict[str, list[tuple[float, float]]] = {label.name.lower(): [] for label in Label}
     for tomogram in tomograms:
-        found = segmented(network, tomogram.full)
+        found = segmented(network, tomogram.full, axes)
         known = known_voxels(tomogram.labels)
         for label in Label:
             masks = found == label, tomogram.labels == label

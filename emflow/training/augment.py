@@ -18,6 +18,14 @@ def random_symmetry(
     return [array[..., ::-1] if mirror else array for array in turned]
 
 
+def random_mirror(
+    arrays: Sequence[NDArray[np.generic]], random: np.random.Generator
+) -> list[NDArray[np.generic]]:
+    """Mirror arrays (..., h, w) alike, along each of their last two axes or not."""
+    steps = (slice(None, None, random.choice((1, -1))), slice(None, None, random.choice((1, -1))))
+    return [array[..., steps[0], steps[1]] for array in arrays]
+
+
 def random_crop(
     arrays: Sequence[NDArray[np.generic]], side: int, random: np.random.Generator
 ) -> list[NDArray[np.generic]]:

@@ -13,9 +13,11 @@ from torch.nn import functional
 from emflow.model_card import SEGMENT, ModelCard
 from emflow.segmentation import standardisation, standardise, statistics_slices
 from emflow.tomogram_classes import CLASS_NAMES, NOT_LABELLED, Label
-from emflow.training.augment import random_crop, random_symmetry
+from emflow.networks import UNet
+from emflow.training.augment import random_crop, random_mirror, random_symmetry
 from emflow.training.loop import Batch
 from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
+from emflow.volume_denoising import denoised
 
 # What a voxel of a class counts in the cross-entropy: thin and rare ones more than what fills the picture.
 CLASS_WEIGHTS = {
@@ -28,6 +30,9 @@ CLASS_WEIGHTS = {
     Label.VOID: 0.5,
     Label.COMPLEX: 2.0,
 }
+# Of the tomograms, where a denoiser is given; and of the batches, cut along y or x instead of z.
+DENOISED_SHARE = 0.4
+UPRIGHT_SHARE = 0.5
 NOTES = (
     "Works at 10 A a voxel on tomograms as reconstructed (protein dark), raw or denoised, slice by slice. "
     "Trained on simulated tomograms alone; ribosomes there are made up, filaments are microtubules and actin."
@@ -41,11 +46,15 @@ class SegmenterSamples:
     """Makes training samples: a standardised tomogram and its labels, both (z, y, x)."""
 
     draw: Draw
+    denoiser: UNet | None = None
 
     def __call__(self, seed: tuple[int, int]) -> SegmenterSample:
-        """Make the sample of a seed: of all data or of half, sometimes smoothed as by a denoiser."""
+        """Make the sample of a seed: of all data or of half, sometimes smoothed, or denoised."""
         random = np.random.default_rng((*seed, 14))
         drawn = self.draw(seed)
+        if self.denoiser is not None and random.random() < DENOISED_SHARE:
+            halves = (drawn.even.astype(np.float32), drawn.odd.astype(np.float32))
+            return standardised(denoised(self.denoiser, halves)).astype(np.float16), drawn.labels
         volume = drawn.even.astype(np.float32)
         if random.random() < 0.75:
             volume = 0.5 * (volume + drawn.odd.astype(np.float32))
@@ -65,14 +74,24 @@ def segmenter_batch(
     random: np.random.Generator,
     *,
     slices: int = 7,
+    axes: str = "zyx",
+    stride: int = 16,
 ) -> Batch:
-    """Cut a crop of some neighbouring slices out of each sample: (n, slices, h, w) and labels (n, h, w)."""
+    """Cut a crop of some neighbouring slices out of each sample: (n, slices, h, w) and labels (n, h, w).
+
+    The slices of a batch lie along one of ``axes``. Upright ones, along y or x, are cut as wide as the
+    tomogram is deep, in whole strides, and are mirrored but not turned: the missing wedge has its place there.
+    """
     radius = slices // 2
+    upright = axes == "zyx" and random.random() < UPRIGHT_SHARE
+    order = ((1, 0, 2), (2, 0, 1))[int(random.integers(2))] if upright else (0, 1, 2)
     images, labels = [], []
     for volume, truth in samples:
-        z = _interesting_slice(truth, radius, random)
-        pair = volume[z - radius : z + radius + 1], truth[z][None]
-        slab, plane = random_symmetry(random_crop(pair, crop_pixels, random), random)
+        turned, known = volume.transpose(order), truth.transpose(order)
+        side = min(crop_pixels, min(known.shape[1:]) // stride * stride)
+        z = _interesting_slice(known, radius, random)
+        pair = random_crop((turned[z - radius : z + radius + 1], known[z][None]), side, random)
+        slab, plane = random_mirror(pair, random) if upright else random_symmetry(pair, random)
         slab = slab[::-1] if random.random() < 0.5 else slab
         gain, offset = random.uniform(0.8, 1.25), random.uniform(-0.2, 0.2)
         images.append(np.asarray(slab, dtype=np.float32) * np.float32(gain) + np.float32(offset))
