@@ -70,7 +70,7 @@ def train_segmenter(
     crops
         How often a tomogram is learned from before another takes its place.
     denoiser
-        Model folder of a tomogram denoiser, or a shipped one's name: a part of the tomograms is learned from as
+        Model folder of a tomogram denoiser, or a shipped one's name: some tomograms are learned from as
         it denoises them.
     init_from
         Model folder, or a shipped model's name, to start from instead of random weights.

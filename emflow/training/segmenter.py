@@ -11,9 +11,9 @@ from scipy import ndimage
 from torch.nn import functional
 
 from emflow.model_card import SEGMENT, ModelCard
+from emflow.networks import UNet
 from emflow.segmentation import standardisation, standardise, statistics_slices
 from emflow.tomogram_classes import CLASS_NAMES, NOT_LABELLED, Label
-from emflow.networks import UNet
 from emflow.training.augment import random_crop, random_mirror, random_symmetry
 from emflow.training.loop import Batch
 from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
@@ -80,7 +80,7 @@ def segmenter_batch(
     """Cut a crop of some neighbouring slices out of each sample: (n, slices, h, w) and labels (n, h, w).
 
     The slices of a batch lie along one of ``axes``. Upright ones, along y or x, are cut as wide as the
-    tomogram is deep, in whole strides, and are mirrored but not turned: the missing wedge has its place there.
+    tomogram is deep, in whole strides, and are mirrored but not turned: the missing wedge has its place.
     """
     radius = slices // 2
     upright = axes == "zyx" and random.random() < UPRIGHT_SHARE
