@@ -15,7 +15,7 @@ REVISIONS = MappingProxyType(
         "import_tilt_series": 1,
         "import_tomogram": 1,
         "correct_tilts": 2,
-        "align_tilts": 1,
+        "align_tilts": 2,
         "estimate_tilt_ctf": 1,
         "reconstruct": 1,
         "train_session_denoiser": 1,
@@ -26,7 +26,7 @@ REVISIONS = MappingProxyType(
         "summarise_tomograms": 1,
         "train_denoiser": 1,
         "train_picker": 1,
-        "train_segmenter": 1,
+        "train_segmenter": 2,
         "train_tomogram_denoiser": 1,
     }
 )

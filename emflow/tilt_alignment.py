@@ -2,7 +2,7 @@
 
 The phases of neighbours are correlated from the lowest tilt outwards, the further tilted image stretched by
 the cosines (Guckenberger 1982). The tilt axis is where all images agree on their common line; the neighbours
-are then correlated once more.
+are then correlated once more. From there `emflow.tilt_patches` takes the specimen's thickness into account.
 """
 
 import itertools
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from emflow.tilt_geometry import TiltGeometry
+from emflow.tilt_patches import align_patches
+from emflow.tilt_sampling import band, sampled, taper
 
 # Sides that images are brought down to for the alignment; a peak is found to a tenth of a pixel.
 WORKING_PIXELS = 256
@@ -33,7 +35,7 @@ class Alignment:
     """What an alignment found: the geometry, and how well each image agrees with its neighbour.
 
     ``correlation`` (n,) is that of each image with the one it was aligned to, 1 for the least tilted one;
-    ``residual_angstrom`` (n,) how far the same step moves it once more.
+    ``residual_angstrom`` (n,) how far the neighbours' correlation alone would move it.
     """
 
     geometry: TiltGeometry
@@ -64,15 +66,17 @@ def align(
     """
     working, pixel = _working_images(images, pixel_size_angstrom)
     geometry, _ = chained(working, geometry, pixel)
-    if refine_axis and min(working.shape[-2:]) >= _SMALLEST_AXIS_PIXELS:
+    refine_axis = refine_axis and min(working.shape[-2:]) >= _SMALLEST_AXIS_PIXELS
+    if refine_axis:
         stated = float(geometry.z_rot_degrees.mean())
         for _ in range(2):
             geometry = replace(geometry, z_rot_degrees=refined_axis(working, geometry, pixel, stated))
             geometry, _ = chained(working, geometry, pixel)
+    geometry = align_patches(working, geometry, pixel, refine_axis=refine_axis)
     again, correlation = chained(working, geometry, pixel)
     moved = again.shifts_angstrom - geometry.shifts_angstrom
     residual = np.hypot(*np.diff(moved, axis=0, prepend=moved[:1]).T)
-    return Alignment(centred(again), correlation, residual)
+    return Alignment(centred(geometry), correlation, residual)
 
 
 def _working_images(images: Tensor, pixel_size_angstrom: float) -> tuple[Tensor, float]:
@@ -85,42 +89,12 @@ def _working_images(images: Tensor, pixel_size_angstrom: float) -> tuple[Tensor,
             (side - kept) // 2 for side, kept in zip(images.shape[-2:], (height, width), strict=True)
         )
         small = functional.avg_pool2d(small[..., top : top + height, left : left + width], factor)
-    small = small[:, 0]
+    # From here on the images are small: the CPU does.
+    small = small[:, 0].cpu()
     pixel = pixel_size_angstrom * factor
-    filtered = torch.fft.irfft2(torch.fft.rfft2(small) * _band(small.shape[-2:], pixel), s=small.shape[-2:])
+    filtered = torch.fft.irfft2(torch.fft.rfft2(small) * band(small.shape[-2:], pixel), s=small.shape[-2:])
     spread = filtered.flatten(1).std(dim=1)[:, None, None].clamp(min=1e-9)
     return (filtered / spread).clamp(-5, 5), pixel
-
-
-def _band(shape: "torch.Size | tuple[int, int]", pixel: float) -> Tensor:
-    """Return a band-pass over rfft2's frequencies, from a fifth of the image to 80 A."""
-    ky = torch.fft.fftfreq(shape[0])[:, None]
-    kx = torch.fft.rfftfreq(shape[1])[None]
-    k = torch.hypot(ky, kx)
-    low = 1 - torch.exp(-((k * min(shape) / 4) ** 2))
-    finest = min(0.25, pixel / 80.0)
-    return low * torch.exp(-((k / finest) ** 2) / 2)
-
-
-def _taper(shape: "torch.Size | tuple[int, int]", margin: float = 0.1) -> Tensor:
-    sides = []
-    for side in shape:
-        edge = torch.linspace(0, 1, side + 2)[1:-1]
-        sides.append((torch.minimum(edge, 1 - edge) / margin).clamp(max=1) * math.pi / 2)
-    return torch.sin(sides[0])[:, None] ** 2 * torch.sin(sides[1])[None] ** 2
-
-
-def _sampled(image: Tensor, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> Tensor:
-    """Return an image (h, w) read at ``matrix @ (x, y) + offset``, pixels from its centre; 0 outside."""
-    height, width = image.shape
-    y = torch.arange(height, dtype=torch.float32)[:, None] - height // 2
-    x = torch.arange(width, dtype=torch.float32)[None] - width // 2
-    position = [
-        ((float(row[0]) * x + float(row[1]) * y + float(shift) + side // 2) * (2 / (side - 1)) - 1)
-        for row, shift, side in zip(matrix, offset, (width, height), strict=True)
-    ]
-    grid = torch.stack(position, dim=-1)[None]
-    return functional.grid_sample(image[None, None], grid, align_corners=True, padding_mode="zeros")[0, 0]
 
 
 def displacement(
@@ -181,17 +155,17 @@ def chained(
     start = int(np.argmin(np.abs(geometry.y_tilt_degrees[order])))
     shifts = geometry.shifts_angstrom / pixel_size_angstrom
     cosines = np.cos(np.radians(geometry.y_tilt_degrees))
-    taper = _taper(images.shape[-2:])
+    window = taper(images.shape[-2:])
     largest = _LARGEST_SHIFT * min(images.shape[-2:])
     correlations = np.ones(len(geometry))
-    band = _band(images.shape[-2:], pixel_size_angstrom)
+    frequencies = band(images.shape[-2:], pixel_size_angstrom)
     for direction in (1, -1):
         chain = order[start:] if direction == 1 else order[start::-1]
         for near, far in itertools.pairwise(chain):
             squeeze = _squeeze(float(geometry.z_rot_degrees[far]), cosines[far] / cosines[near])
-            reference = _sampled(images[near], np.eye(2), shifts[near]) * taper
-            image = _sampled(images[far], squeeze, shifts[far]) * taper
-            moved, correlations[far] = displacement(reference, image, largest, band)
+            reference = sampled(images[near], np.eye(2), shifts[near]) * window
+            image = sampled(images[far], squeeze, shifts[far]) * window
+            moved, correlations[far] = displacement(reference, image, largest, frequencies)
             shifts[far] += squeeze @ moved
     return geometry.shifted(shifts * pixel_size_angstrom), correlations
 
@@ -207,9 +181,9 @@ def refined_axis(
     that range is none, and the stated one is kept.
     """
     shifts = geometry.shifts_angstrom / pixel_size_angstrom
-    taper = _taper(images.shape[-2:])
+    window = taper(images.shape[-2:])
     usable = [n for n in range(len(geometry)) if abs(geometry.y_tilt_degrees[n]) < _AXIS_TILTS_DEGREES]
-    prepared = [_sampled(images[n], np.eye(2), shifts[n]) * taper for n in usable]
+    prepared = [sampled(images[n], np.eye(2), shifts[n]) * window for n in usable]
     cosines = np.cos(np.radians(geometry.y_tilt_degrees[usable]))
 
     def agreement(angle: float) -> float:
@@ -217,7 +191,7 @@ def refined_axis(
         lines = []
         for cosine, image in zip(cosines, prepared, strict=True):
             # Squeezed by its cosine each image sums over the same piece of the specimen.
-            line = _sampled(image, np.stack([across * cosine, along], axis=1), np.zeros(2)).sum(dim=1)
+            line = sampled(image, np.stack([across * cosine, along], axis=1), np.zeros(2)).sum(dim=1)
             spectrum = torch.fft.rfft(line - line.mean())[_AXIS_BAND[0] : _AXIS_BAND[1]]
             phases = torch.view_as_real(spectrum / spectrum.abs().clamp(min=1e-6)).flatten()
             lines.append(phases / phases.norm())

@@ -10,8 +10,9 @@ import torch
 from emflow.cli.align_tilts import align_tilts
 from emflow.io.index import FAILED, OK, TiltRow, read_index, write_index
 from emflow.reconstruction import project
-from emflow.tilt_alignment import align, centred, displacement, refined_axis, shift_error
+from emflow.tilt_alignment import align, centred, chained, displacement, refined_axis, shift_error
 from emflow.tilt_geometry import TiltGeometry
+from emflow.tilt_patches import align_patches
 
 PIXEL = 10.0
 SIDE = 128
@@ -59,6 +60,45 @@ def test_shifts_are_found_within_a_pixel_and_a_half(noise: float) -> None:
     assert shift_error(start, true) > 40
     assert shift_error(found.geometry, true) < 1.5 * PIXEL
     assert found.correlation.min() > 0.05
+
+
+def _series_with_a_line(seed: int) -> tuple[torch.Tensor, TiltGeometry]:
+    """Draw 21 images of 192 pixels: blobs in a slab, and a strong line across its upper face."""
+    rng = np.random.default_rng(seed)
+    tilts = np.arange(-60.0, 61.0, 6.0)
+    geometry = TiltGeometry.nominal(tilts, 84.0).shifted(rng.uniform(-80, 80, (len(tilts), 2)))
+    volume = np.zeros((48, 256, 256), dtype=np.float32)
+    z, y, x = (rng.integers(4, side - 4, 400) for side in volume.shape)
+    for blob in zip(z, y, x, strict=True):
+        volume[tuple(slice(c - 2, c + 3) for c in blob)] += rng.uniform(0.5, 1.5)
+    for step in range(2, 253):
+        volume[2:8, step - 2 : step + 3, step - 2 : step + 3] += 1.0
+    images = project(torch.from_numpy(volume), geometry, PIXEL, (192, 192))
+    images = images - images.mean(dim=(1, 2), keepdim=True)
+    noise = torch.from_numpy(rng.standard_normal(images.shape)).float()
+    return images + images.std() * noise, geometry
+
+
+def test_a_line_off_the_middle_does_not_pull_the_alignment_along_itself() -> None:
+    images, true = _series_with_a_line(4)
+    start = replace(true.shifted(np.zeros((len(true), 2))), z_rot_degrees=true.z_rot_degrees + 1.5)
+    found = align(images, start, PIXEL)
+    assert shift_error(found.geometry, true) < PIXEL / 2
+    assert abs(found.geometry.z_rot_degrees[0] - true.z_rot_degrees[0]) < 0.3
+    sheet, _ = chained(images, start, PIXEL)
+    assert shift_error(sheet, true) > 2 * shift_error(found.geometry, true)
+
+
+def test_images_too_small_for_patches_keep_their_alignment() -> None:
+    geometry = TiltGeometry.nominal(np.arange(-10.0, 11.0, 5.0), 3.0)
+    assert align_patches(torch.zeros(5, 80, 80), geometry, PIXEL) is geometry
+
+
+def test_images_without_anything_in_them_stay_where_they_are() -> None:
+    geometry = TiltGeometry.nominal(np.arange(-10.0, 11.0, 5.0), 3.0)
+    found = align_patches(torch.zeros(5, 128, 128), geometry, PIXEL)
+    assert np.abs(found.shifts_angstrom).max() < 1e-3
+    assert abs(found.z_rot_degrees[0] - 3) < 1e-3
 
 
 def test_the_tilt_axis_is_refined() -> None:
