@@ -126,7 +126,7 @@ def train_session_denoiser(
     scores = {
         "tomograms": len(usable),
         "loss": round(after, 5),
-        "loss_of_the_model_as_it_came": round(before, 5),
+        "loss_as_it_came": round(before, 5),
     }
     say(STAGE, f"against the other half, on what was kept apart: {before:.5f} before, {after:.5f} after")
     if after >= before:
