@@ -30,7 +30,7 @@ from emflow.simulation.tomograms.tilts import draw_geometry
 from emflow.tilt_alignment import align, shift_error
 from emflow.tomogram_classes import Label
 from emflow.training.tomograms import held_apart
-from emflow.volume_denoising import denoise_slabs
+from emflow.volume_denoising import denoised
 from emflow.volume_picking import find_peaks
 
 PIXEL = 10.0
@@ -68,16 +68,6 @@ def alignment(count: int) -> None:
         f"median {np.median(shifts):.2f} px (bar 1.5: {(shifts < 1.5).sum()} of {count}), "
         f"axis {np.median(axes):.2f} degrees (bar 0.5: {(axes < 0.5).sum()} of {count})"
     )
-
-
-def denoised(network: UNet, tomogram: SimulatedTomogram) -> np.ndarray:
-    """Return a tomogram as denoise_tomogram makes it."""
-    halves = (tomogram.even, tomogram.odd)
-    standards = [standardisation(half[statistics_slices(len(half))]) for half in halves]
-    reads = [lambda low, high, half=half: half[low:high] for half in halves]
-    shape = tomogram.even.shape
-    slabs = denoise_slabs(network, reads, (shape[0], shape[1], shape[2]), 32, standards=standards)
-    return np.concatenate([slab for _, slab in slabs])
 
 
 def probabilities(network: UNet, volume: np.ndarray) -> np.ndarray:
@@ -153,16 +143,15 @@ def main() -> None:
     segmenter, _ = load_model(shipped_model("segmenter"), SEGMENT)
     denoiser, _ = load_model(shipped_model("tomogram_denoiser"), DENOISE_TOMOGRAM)
     tomograms = held_apart(arguments.tomograms, seed=2026)
-    scores = evaluate_tomogram_denoiser(lambda one: denoised(denoiser, one), tomograms)
+    scores = evaluate_tomogram_denoiser(lambda one: denoised(denoiser, (one.even, one.odd)), tomograms)
     print(f"denoising: {scores}")
-    print("segmentation of raw tomograms")
-    for name, one in evaluate_segmenter(segmenter, tomograms).items():
-        print(f"  {name}: {one}")
-    clean = [denoised(denoiser, one) for one in tomograms]
-    print("segmentation of denoised tomograms")
+    clean = [denoised(denoiser, (one.even, one.odd)) for one in tomograms]
     swapped = [replace(one, full=volume) for one, volume in zip(tomograms, clean, strict=True)]
-    for name, one in evaluate_segmenter(segmenter, swapped).items():
-        print(f"  {name}: {one}")
+    for what, volumes in (("raw", tomograms), ("denoised", swapped)):
+        for axes in ("z", "zyx"):
+            print(f"segmentation of {what} tomograms, slices along {', '.join(axes)}")
+            for name, one in evaluate_segmenter(segmenter, volumes, axes).items():
+                print(f"  {name}: {one}")
     print("picks in raw tomograms, figure of merit at least 0.5")
     picking(segmenter, [one.full for one in tomograms], tomograms)
     print("picks in denoised tomograms")

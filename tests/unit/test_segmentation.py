@@ -8,7 +8,8 @@ from emflow.networks import UNet
 from emflow.scoring_volumes import dice, surface_dice
 from emflow.segmentation import mirrored, segment_slabs, standardise
 from emflow.tomogram_classes import CLASSES, NOT_LABELLED, Label
-from emflow.training.segmenter import segmenter_batch, segmenter_loss
+from emflow.training.segmenter import SegmenterSamples, segmenter_batch, segmenter_loss
+from emflow.training.tomograms import TrainingTomogram
 
 
 def _network(slices: int = 3, classes: int = 3) -> UNet:
@@ -80,7 +81,7 @@ def test_crops_hold_the_slices_around_the_one_that_is_labelled() -> None:
     depth = 12
     volume = np.broadcast_to(np.arange(depth, dtype=np.float16)[:, None, None], (depth, 40, 40))
     labels = np.broadcast_to(np.arange(depth, dtype=np.uint8)[:, None, None] % 7, (depth, 40, 40))
-    images, truth = segmenter_batch([(volume, labels)] * 6, 16, np.random.default_rng(0), slices=3)
+    images, truth = segmenter_batch([(volume, labels)] * 6, 16, np.random.default_rng(0), slices=3, axes="z")
     assert images.shape == (6, 3, 16, 16)
     assert truth.shape == (6, 16, 16)
     for image, plane in zip(images, truth, strict=True):
@@ -107,3 +108,35 @@ def test_scores_of_known_overlaps() -> None:
 def test_every_class_has_a_name_and_a_colour_of_its_own() -> None:
     assert [each.value for each in CLASSES] == list(range(len(Label)))
     assert len({each.color for each in CLASSES}) == len(CLASSES)
+
+
+def test_upright_crops_are_as_wide_as_the_tomogram_is_deep_and_keep_what_is_up() -> None:
+    z = np.arange(40, dtype=np.uint8)[:, None, None]
+    labels = np.broadcast_to(z, (40, 64, 64)).copy()
+    sides = set()
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        images, truth = segmenter_batch([(labels.astype(np.float16), labels)] * 2, 48, random, slices=3)
+        sides.add(truth.shape[1])
+        if truth.shape[1] == 32:
+            # Depth runs down or up the crop, never across it.
+            assert (truth == truth[:, :, :1]).all()
+            assert (truth[:, 1:, 0] != truth[:, :-1, 0]).all()
+        assert images.shape == (2, 3, *truth.shape[1:])
+    assert sides == {32, 48}
+    for seed in range(6):
+        pair = [(labels.astype(np.float16), labels)] * 2
+        _, truth = segmenter_batch(pair, 48, np.random.default_rng(seed), slices=3, axes="z")
+        assert truth.shape[1] == 48
+
+
+def test_a_denoiser_shows_the_segmenter_what_it_makes_of_some_tomograms(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    half = np.random.default_rng(0).normal(size=(16, 32, 32)).astype(np.float16)
+    drawn = TrainingTomogram(half, half, half, np.zeros(half.shape, dtype=np.uint8))
+    ramp = np.linspace(0, 1, half.size, dtype=np.float32).reshape(half.shape)
+    monkeypatch.setattr("emflow.training.segmenter.denoised", lambda _network, _halves: ramp)
+    samples = SegmenterSamples(lambda _seed: drawn, UNet(1, 1, (4,), dimensions=3))
+    seen = [bool((np.diff(samples((1, n))[0].ravel()) >= 0).all()) for n in range(40)]
+    assert 8 <= sum(seen) <= 24

@@ -2,57 +2,8 @@
 # Both learn from the same simulated tomograms, which stay in models/tomograms.
 
 
-rule train_segmenter:
-    """Train the segmenter on simulated tomograms, and score it on others."""
-    output:
-        card="models/segmenter/card.json",
-        weights="models/segmenter/model.safetensors",
-        metrics=report(
-            "models/segmenter/metrics.json",
-            category="Training",
-            subcategory="segmenter",
-        ),
-        curves=report(
-            "models/segmenter/curves.png", category="Training", subcategory="segmenter"
-        ),
-    log:
-        "logs/train_segmenter/segmenter.log",
-    benchmark:
-        "logs/train_segmenter/segmenter.benchmark.tsv"
-    threads: 2
-    resources:
-        gpu=GPUS,
-        device=CONFIG.device,
-        models=atomic_models_flag,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=24 * 60,
-    params:
-        models=atomic_models_digest,
-        steps=CONFIG.train.segmenter_steps,
-        tomograms=CONFIG.train.tomograms,
-        seed=CONFIG.train.seed,
-        revision=REVISIONS["train_segmenter"],
-    shell:
-        "emflow train-segmenter"
-        " --output models/segmenter"
-        " --keep models/tomograms"
-        " --crops 520"
-        " --steps {params.steps:q}"
-        " --tomograms {params.tomograms:q}"
-        " --seed {params.seed:q}"
-        " {resources.models}"
-        " --device {resources.device:q}"
-        " --threads {threads}"
-        " --resume"
-        " --restart"
-        " 2>&1 | tee {log:q}"
-
-
 rule train_tomogram_denoiser:
     """Train the denoiser of tomograms on simulated ones, and score it on others."""
-    input:
-        # Not for its content: two trainings at once would simulate the same tomograms twice.
-        ancient("models/segmenter/card.json"),
     output:
         card="models/tomogram_denoiser/card.json",
         weights="models/tomogram_denoiser/model.safetensors",
@@ -88,6 +39,55 @@ rule train_tomogram_denoiser:
         " --output models/tomogram_denoiser"
         " --keep models/tomograms"
         " --crops 156"
+        " --steps {params.steps:q}"
+        " --tomograms {params.tomograms:q}"
+        " --seed {params.seed:q}"
+        " {resources.models}"
+        " --device {resources.device:q}"
+        " --threads {threads}"
+        " --resume"
+        " --restart"
+        " 2>&1 | tee {log:q}"
+
+
+rule train_segmenter:
+    """Train the segmenter on simulated tomograms, and score it on others."""
+    input:
+        denoiser="models/tomogram_denoiser/model.safetensors",
+    output:
+        card="models/segmenter/card.json",
+        weights="models/segmenter/model.safetensors",
+        metrics=report(
+            "models/segmenter/metrics.json",
+            category="Training",
+            subcategory="segmenter",
+        ),
+        curves=report(
+            "models/segmenter/curves.png", category="Training", subcategory="segmenter"
+        ),
+    log:
+        "logs/train_segmenter/segmenter.log",
+    benchmark:
+        "logs/train_segmenter/segmenter.benchmark.tsv"
+    threads: 2
+    resources:
+        gpu=GPUS,
+        device=CONFIG.device,
+        models=atomic_models_flag,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=24 * 60,
+    params:
+        models=atomic_models_digest,
+        steps=CONFIG.train.segmenter_steps,
+        tomograms=CONFIG.train.tomograms,
+        seed=CONFIG.train.seed,
+        revision=REVISIONS["train_segmenter"],
+    shell:
+        "emflow train-segmenter"
+        " --output models/segmenter"
+        " --keep models/tomograms"
+        " --crops 130"
+        " --denoiser models/tomogram_denoiser"
         " --steps {params.steps:q}"
         " --tomograms {params.tomograms:q}"
         " --seed {params.seed:q}"
