@@ -65,7 +65,9 @@ def align(
         Tilts are as given; the mean position of the images' middles is the specimen's middle.
     """
     working, pixel = _working_images(images, pixel_size_angstrom)
-    geometry, _ = chained(working, geometry, pixel)
+    # Twice: the second time neighbours overlap as they should.
+    for _ in range(2):
+        geometry, _ = chained(working, geometry, pixel)
     refine_axis = refine_axis and min(working.shape[-2:]) >= _SMALLEST_AXIS_PIXELS
     if refine_axis:
         stated = float(geometry.z_rot_degrees.mean())

@@ -22,7 +22,9 @@ from emflow.tilt_geometry import TiltGeometry
 from emflow.tilt_sampling import band, sampled
 
 PATCH_PIXELS = 64
+# Middles of patches lie at most so far apart, nearer in small images: five a side at least.
 _STEP_PIXELS = 32
+_STEP_SHARE = 8
 _THICKNESS_ANGSTROM = 900.0
 # Part of a patch's weight that must lie inside an image for it to count.
 _LEAST_INSIDE = 0.7
@@ -88,9 +90,9 @@ def align_patches(
     Returns
     -------
     TiltGeometry
-        The geometry as it came, when the images are too small for two patches a side.
+        The geometry as it came, when the images are narrower than two patches.
     """
-    if min(images.shape[-2:]) < PATCH_PIXELS + _STEP_PIXELS:
+    if min(images.shape[-2:]) < 2 * PATCH_PIXELS:
         return geometry
     order = np.argsort(geometry.y_tilt_degrees, kind="stable")
     ordered, sorted_images = geometry.select(order), images[torch.from_numpy(order)]
@@ -105,7 +107,8 @@ def align_patches(
 
 
 def _middles(side: int) -> range:
-    return range(PATCH_PIXELS // 2, side - PATCH_PIXELS // 2 + 1, _STEP_PIXELS)
+    step = min(_STEP_PIXELS, side // _STEP_SHARE)
+    return range(PATCH_PIXELS // 2, side - PATCH_PIXELS // 2 + 1, step)
 
 
 def _in_plane(geometry: TiltGeometry) -> NDArray[np.float64]:
