@@ -29,12 +29,11 @@ from emflow.io.model import load_model, shipped_model
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import UNet
 from emflow.scoring_volumes import dice, known_voxels
-from emflow.segmentation import standardisation, statistics_slices
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.tomograms import SimulatedTomogram, simulate_tomogram
 from emflow.tomogram_classes import NOT_LABELLED, Label
 from emflow.training.tomograms import RANGES
-from emflow.volume_denoising import denoise_slabs
+from emflow.volume_denoising import denoised
 
 SHAPE = (176, 192, 192)
 SEEDS = (900, 901)
@@ -64,14 +63,6 @@ def stored(folder: Path, number: int, tomogram: SimulatedTomogram) -> Path:
     slabs = [(first, channels[:, first : first + 32], None) for first in range(0, depth, 32)]
     write_volume("reconstruct", table, row, slabs, channels=["full", "even", "odd"])
     return table
-
-
-def denoised(network: UNet, tomogram: SimulatedTomogram) -> np.ndarray:
-    """Return a tomogram denoised from its halves."""
-    halves = (tomogram.even, tomogram.odd)
-    standards = [standardisation(half[statistics_slices(len(half))]) for half in halves]
-    reads = [lambda low, high, half=half: half[low:high] for half in halves]
-    return np.concatenate([slab for _, slab in denoise_slabs(network, reads, SHAPE, 32, standards=standards)])
 
 
 def labelled(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +113,9 @@ def main() -> None:
         ("session's own", given.output / "denoiser"),
     ):
         network, _ = load_model(folder, DENOISE_TOMOGRAM)
-        scores = evaluate_tomogram_denoiser(lambda one, network=network: denoised(network, one), tomograms)
+        scores = evaluate_tomogram_denoiser(
+            lambda one, network=network: denoised(network, (one.even, one.odd)), tomograms
+        )
         print(f"{name}: {scores}", flush=True)
 
     sparse, far = labelled(tomograms[0].labels)

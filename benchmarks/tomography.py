@@ -19,7 +19,7 @@ from emflow.io.model import load_model, shipped_model
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import UNet
 from emflow.reconstruction import ramp_filter, reconstruct_slab
-from emflow.segmentation import segment_slabs, standardisation, statistics_slices
+from emflow.segmentation import measured_standardisation, segment_slabs, whole
 from emflow.simulation.tomograms import (
     SimulatedTomogram,
     TomogramRanges,
@@ -72,10 +72,9 @@ def alignment(count: int) -> None:
 
 def probabilities(network: UNet, volume: np.ndarray) -> np.ndarray:
     """Return the classes' probabilities of a whole tomogram."""
-    centre, spread = standardisation(volume[statistics_slices(len(volume))])
-    slabs = segment_slabs(
-        network, lambda low, high: volume[low:high], volume.shape, 32, centre=centre, spread=spread
-    )
+    read = whole(volume)
+    centre, spread = measured_standardisation(read, len(volume))
+    slabs = segment_slabs(network, read, volume.shape, 32, centre=centre, spread=spread)
     return np.concatenate([slab for _, slab in slabs], axis=1)
 
 

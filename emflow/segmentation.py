@@ -33,6 +33,16 @@ def standardisation(slices: NDArray[np.floating]) -> tuple[float, float]:
     return centre_and_spread(slices.reshape(-1, slices.shape[-1]))
 
 
+def measured_standardisation(read: Read, depth: int) -> tuple[float, float]:
+    """Return centre and spread of a tomogram of ``depth`` slices, reading no more of them than it takes."""
+    return standardisation(np.concatenate([read(int(n), int(n) + 1) for n in statistics_slices(depth)]))
+
+
+def whole(volume: NDArray[np.floating]) -> Read:
+    """Return what reads the slices of a tomogram (z, y, x) that is in memory."""
+    return lambda first, last: np.asarray(volume[first:last], dtype=np.float32)
+
+
 def standardise(volume: NDArray[np.floating], centre: float, spread: float) -> Volume:
     """Scale voxels to centre 0 and spread 1, and clip what gold and edges make of them."""
     scaled = (np.asarray(volume, dtype=np.float32) - np.float32(centre)) / np.float32(spread or 1.0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from emflow.tilt_geometry import TiltGeometry
+from emflow.tilt_geometry import TiltGeometry, rotation_z
 from emflow.tilt_patches import align_patches
 from emflow.tilt_sampling import band, sampled, taper
 
@@ -100,7 +100,7 @@ def _working_images(images: Tensor, pixel_size_angstrom: float) -> tuple[Tensor,
 
 
 def displacement(
-    reference: Tensor, image: Tensor, largest: float, band: Tensor
+    reference: Tensor, image: Tensor, largest: float, frequencies: Tensor
 ) -> tuple[NDArray[np.float64], float]:
     """Return by how many pixels (x, y) an image (h, w) lies off its reference, and how sharp that is.
 
@@ -110,14 +110,14 @@ def displacement(
 
     Parameters
     ----------
-    band
+    frequencies
         Weight of each frequency of rfft2, (h, w // 2 + 1).
     """
     cross = torch.fft.rfft2(reference - reference.mean()).conj() * torch.fft.rfft2(image - image.mean())
-    cross = cross / cross.abs().clamp(min=1e-12) * band
+    cross = cross / cross.abs().clamp(min=1e-12) * frequencies
     surface = torch.fft.irfft2(cross, s=reference.shape)
     height, width = surface.shape
-    highest = float(torch.fft.irfft2(band.to(cross.dtype), s=reference.shape)[0, 0])
+    highest = float(torch.fft.irfft2(frequencies.to(cross.dtype), s=reference.shape)[0, 0])
     y = torch.fft.fftfreq(height, 1 / height)[:, None]
     x = torch.fft.fftfreq(width, 1 / width)[None]
     allowed = torch.where(torch.hypot(y, x) <= largest, surface, torch.full_like(surface, -torch.inf))
@@ -133,8 +133,8 @@ def displacement(
 
 def _axes(z_rot_degrees: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return unit vectors (x, y) of an image across and along its tilt axis."""
-    angle = math.radians(z_rot_degrees)
-    return np.array([math.cos(angle), math.sin(angle)]), np.array([-math.sin(angle), math.cos(angle)])
+    across, along = rotation_z(z_rot_degrees)[:2, :2].T
+    return across, along
 
 
 def _squeeze(z_rot_degrees: float, ratio: float) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from emflow.tilt_geometry import TiltGeometry
+from emflow.tilt_geometry import TiltGeometry, rotation_z
 from emflow.tilt_sampling import band, sampled
 
 PATCH_PIXELS = 64
@@ -113,8 +113,7 @@ def _middles(side: int) -> range:
 
 def _in_plane(geometry: TiltGeometry) -> NDArray[np.float64]:
     """Return the rotation (2, 2) from the specimen's plane, its y along the tilt axis, to the images."""
-    angle = math.radians(float(geometry.z_rot_degrees.mean()))
-    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return rotation_z(float(geometry.z_rot_degrees.mean()))[:2, :2]
 
 
 def _cut(images: Tensor, geometry: TiltGeometry, pixel: float, depths: Tensor | None) -> _Patches:
@@ -131,9 +130,10 @@ def _cut(images: Tensor, geometry: TiltGeometry, pixel: float, depths: Tensor | 
     moved = torch.round(depths[None] * torch.tan(torch.from_numpy(tilts).float())[:, None])
     phases = torch.zeros(len(images), len(middles), PATCH_PIXELS, half + 1, dtype=torch.complex64)
     inside = torch.zeros(len(images), len(middles), dtype=torch.bool)
-    everywhere = torch.ones(height, width)
+    everywhere, enough = torch.ones(height, width), _LEAST_INSIDE * window.sum()
+    plane = _in_plane(geometry)
     for n, image in enumerate(images):
-        matrix = _in_plane(geometry) @ np.diag([math.cos(tilts[n]), 1.0])
+        matrix = plane @ np.diag([math.cos(tilts[n]), 1.0])
         flat = sampled(image, matrix, shifts[n])
         there = sampled(everywhere, matrix, shifts[n])
         for p, (x, y) in enumerate(middles):
@@ -141,7 +141,7 @@ def _cut(images: Tensor, geometry: TiltGeometry, pixel: float, depths: Tensor | 
             if not 0 <= left <= width - PATCH_PIXELS:
                 continue
             part = slice(y - half, y + half), slice(left, left + PATCH_PIXELS)
-            inside[n, p] = (there[part] * window).sum() > _LEAST_INSIDE * window.sum()
+            inside[n, p] = (there[part] * window).sum() > enough
             if inside[n, p]:
                 spectrum = torch.fft.rfft2((flat[part] - flat[part].mean()) * window)
                 phases[n, p] = spectrum / spectrum.abs().clamp(min=1e-9)

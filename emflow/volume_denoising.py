@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from emflow.networks import UNet
-from emflow.segmentation import Read, Volume, standardisation, standardise, statistics_slices
+from emflow.segmentation import Read, Volume, measured_standardisation, standardise, whole
 from emflow.tiling import TileGrid, map_tiles
 
 TILE_PIXELS = 192
@@ -74,9 +74,9 @@ def denoised(
     network: UNet, halves: Sequence[NDArray[np.float32]], *, device: str | torch.device = "cpu"
 ) -> Volume:
     """Denoise a whole tomogram in memory from its halves, or from all of it, each (z, y, x)."""
-    standards = [standardisation(half[statistics_slices(len(half))]) for half in halves]
-    reads = [lambda low, high, half=half: half[low:high] for half in halves]
     depth, height, width = halves[0].shape
+    reads = [whole(half) for half in halves]
+    standards = [measured_standardisation(read, depth) for read in reads]
     slabs = denoise_slabs(
         network, reads, (depth, height, width), 4 * network.stride, standards=standards, device=device
     )

@@ -139,13 +139,9 @@ def _look(row: TiltRow, reader: TiltReader, movies: "TiltMovies | None") -> _Loo
         row = movies.correct(row)
     else:
         row = replace(row, image_path=relion_image_name(row.path, row.section))
-    image = _pixels(row, reader)
+    image = reader.read_row(row)
     row = replace(row, height=image.shape[0], width=image.shape[1])
     return _Look(row, block_means(image), float(image.std(dtype=np.float64)))
-
-
-def _pixels(row: TiltRow, reader: TiltReader) -> NDArray[np.float32]:
-    return reader.read(Path(row.image_path if row.is_movie else row.path), row.section)
 
 
 def _alike(looks: list[_Look], left_out: dict[str, TiltRow]) -> list[_Look]:
@@ -202,7 +198,7 @@ def _store(
         with TiltReader() as reader:
             for part, look in itertools.product(parts, looks):
                 row = look.row
-                pixels = reader.read(_half(row, part), None) if part else _pixels(row, reader)
+                pixels = reader.read(_half(row, part), None) if part else reader.read_row(row)
                 image = stored_tilt(pixels, shape, outlier_sigmas=outlier_sigmas, counts=counts)
                 exposure = _exposure_in_the_middle(row)
                 if weighting and exposure is not None:

@@ -97,7 +97,7 @@ def _estimated(
     images = []
     with TiltReader() as reader:
         for number, row in enumerate(rows):
-            pixels = reader.read(Path(row.image_path if row.is_movie else row.path), row.section)
+            pixels = reader.read_row(row)
             try:
                 images.append(
                     TiltedImage.of(

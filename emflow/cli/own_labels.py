@@ -23,7 +23,7 @@ from emflow.io.model import load_model, save_model
 from emflow.io.tomograms import open_tomogram
 from emflow.model_card import SEGMENT, ModelCard
 from emflow.networks import build
-from emflow.segmentation import mirrored, standardisation, standardise, statistics_slices
+from emflow.segmentation import measured_standardisation, mirrored, standardise
 from emflow.tomogram_classes import NOT_LABELLED
 from emflow.training import segmenter
 from emflow.training.loop import Batch, TrainingConfig
@@ -98,9 +98,7 @@ class LabelFiles:
                     f"{labels}: no slice is labelled: every voxel is {every}, "
                     f"and {self.not_labelled} is not labelled"
                 )
-            standards = standardisation(
-                np.concatenate([read(int(z), int(z) + 1) for z in statistics_slices(shape[0])])
-            )
+            standards = measured_standardisation(read, shape[0])
             radius = slices // 2
             result = []
             for z, plane in planes.items():

@@ -1,6 +1,7 @@
 """What the commands that work on a tomogram share: its row, its channels, and how they are standardised."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,7 @@ class StoredTomogram:
 
     def read(self, channel: str, first: int, last: int) -> NDArray[np.float32]:
         """Read the slices (n, y, x) of a channel from ``first`` to before ``last``."""
-        array = open_volume(self.store)
-        return np.asarray(array[self.channels.index(channel), first:last], dtype=np.float32)
+        return self.read_part(channel, (slice(first, last), slice(None), slice(None)))
 
     def read_part(self, channel: str, part: tuple[slice, slice, slice]) -> NDArray[np.float32]:
         """Read a part (z, y, x) of a channel; no more of the store than the chunks that it lies in."""
@@ -57,10 +57,9 @@ class StoredTomogram:
 
     def standardisation(self, channel: str) -> tuple[float, float]:
         """Return centre and spread of a channel, see `emflow.segmentation.standardisation`."""
-        from emflow.segmentation import standardisation, statistics_slices
+        from emflow.segmentation import measured_standardisation
 
-        slices = statistics_slices(self.shape[0])
-        return standardisation(np.concatenate([self.read(channel, int(n), int(n) + 1) for n in slices]))
+        return measured_standardisation(partial(self.read, channel), self.shape[0])
 
 
 def check_pixel_size(row: VolumeRow, wanted_angstrom: float | None) -> None:

@@ -101,10 +101,10 @@ def train_segmenter(
     from emflow.cli.progress import say
     from emflow.cli.training import library_of, simulated, starting_model, train, write_metrics
     from emflow.evaluation.segmentation import evaluate_segmenter
-    from emflow.io.files import sha256
-    from emflow.io.model import WEIGHTS, load_model, save_model
+    from emflow.io.model import load_model, save_model
     from emflow.io.simulated_tomograms import KeptTomograms
     from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
+    from emflow.networks import build
     from emflow.tomogram_classes import CLASS_NAMES
     from emflow.training import segmenter
     from emflow.training.tomograms import Draw, TrainingTomograms, held_apart
@@ -121,8 +121,8 @@ def train_segmenter(
     draw: Draw = TrainingTomograms(library)
     denoising = None
     if denoiser is not None:
-        denoising, _ = load_model(starting_model(denoiser), DENOISE_TOMOGRAM)
-        sources = {**sources, "denoiser": sha256(starting_model(denoiser) / WEIGHTS)}
+        denoising, its_card = load_model(starting_model(denoiser), DENOISE_TOMOGRAM)
+        sources = {**sources, "denoiser": its_card.weights_sha256}
     samples = segmenter.SegmenterSamples(draw if keep is None else KeptTomograms(draw, keep), denoising)
     if tomogram or labels:
         train_on_labels(
@@ -138,7 +138,7 @@ def train_segmenter(
             simulate=partial(simulated, samples, workers=workers, window=24, crops=crops, kept_apart=2),
         )
         return
-    batch = partial(segmenter.segmenter_batch, slices=slices)
+    batch = partial(segmenter.segmenter_batch, slices=slices, stride=build(architecture).stride)
     with simulated(samples, batch, config, workers=workers, window=24, crops=crops, kept_apart=2) as material:
         network, made = train(
             task=SEGMENT,

@@ -68,7 +68,6 @@ def train_tomogram_denoiser(
     """
     from dataclasses import replace
 
-    import numpy as np
     import torch
 
     from emflow.cli.progress import say
@@ -77,11 +76,10 @@ def train_tomogram_denoiser(
     from emflow.io.model import save_model
     from emflow.io.simulated_tomograms import KeptTomograms
     from emflow.model_card import DENOISE_TOMOGRAM
-    from emflow.segmentation import standardisation, statistics_slices
     from emflow.simulation.tomograms import SimulatedTomogram
     from emflow.training import tomogram_denoiser
     from emflow.training.tomograms import Draw, TrainingTomograms, held_apart
-    from emflow.volume_denoising import denoise_slabs
+    from emflow.volume_denoising import denoised
 
     torch.set_num_threads(threads)
     config = replace(learning.config(steps=steps, seed=seed), crop_pixels=crop_voxels)
@@ -107,12 +105,7 @@ def train_tomogram_denoiser(
     say(DENOISE_TOMOGRAM, "scoring")
 
     def denoise(tomogram: SimulatedTomogram) -> Volume:
-        halves = (tomogram.even, tomogram.odd)
-        shape = (tomogram.even.shape[0], tomogram.even.shape[1], tomogram.even.shape[2])
-        standards = [standardisation(half[statistics_slices(len(half))]) for half in halves]
-        reads = [lambda low, high, half=half: half[low:high] for half in halves]
-        slabs = denoise_slabs(network, reads, shape, 32, standards=standards)
-        return np.concatenate([slab for _, slab in slabs])
+        return denoised(network, (tomogram.even, tomogram.odd))
 
     scores = evaluate_tomogram_denoiser(denoise, held_apart(tomograms, seed + 1))
     card = replace(tomogram_denoiser.new_card(architecture), training=made, scores=scores)

@@ -8,24 +8,16 @@ from numpy.typing import NDArray
 
 from emflow.networks import UNet
 from emflow.scoring_volumes import dice, known_voxels, surface_dice
-from emflow.segmentation import segment_slabs, standardisation, statistics_slices
+from emflow.segmentation import measured_standardisation, segment_slabs, whole
 from emflow.simulation.tomograms import SimulatedTomogram
 from emflow.tomogram_classes import Label
 
 
 def segmented(network: UNet, volume: NDArray[np.float32], axes: str = "z") -> NDArray[np.uint8]:
     """Return the likeliest class of every voxel of a whole tomogram (z, y, x), seen along ``axes``."""
-    centre, spread = standardisation(volume[statistics_slices(len(volume))])
-    shape = (volume.shape[0], volume.shape[1], volume.shape[2])
-    slabs = segment_slabs(
-        network,
-        lambda low, high: volume[low:high],
-        shape,
-        len(volume),
-        centre=centre,
-        spread=spread,
-        axes=axes,
-    )
+    read, shape = whole(volume), (volume.shape[0], volume.shape[1], volume.shape[2])
+    centre, spread = measured_standardisation(read, shape[0])
+    slabs = segment_slabs(network, read, shape, shape[0], centre=centre, spread=spread, axes=axes)
     return np.concatenate([slab.argmax(axis=0).astype(np.uint8) for _, slab in slabs])
 
 

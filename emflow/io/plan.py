@@ -157,10 +157,11 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
                 raise SettingError(
                     f"pick_tomogram.classes: {name} is no class of the segmenter; it has {', '.join(known)}"
                 )
-    if plan.config.denoise_tomogram.train and "denoise_tomogram" in plan.models:
-        check_halves(plan, read_inputs())
     with_camera = [*plan.with_movies, *plan.with_tilt_series]
-    rows = read_inputs() if with_camera else []
+    learns = plan.config.denoise_tomogram.train and "denoise_tomogram" in plan.models
+    rows = read_inputs() if with_camera or learns else []
+    if learns:
+        check_halves(plan, rows)
     for name in with_camera:
         check_camera(plan.sessions[name], rows)
     if plan.config.device == "cuda" and jobs_run_here and not cuda_driver_present():

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emflow.errors import BadInputError
+from emflow.io.index import TiltRow
 from emflow.io.movies import TIFF_SUFFIXES, Movie
 from emflow.io.movies.mrc import MrcMovie
 from emflow.io.movies.tiff import TiffMovie
@@ -49,6 +50,10 @@ class TiltReader:
         image = np.asarray(stack.read(section or 0), dtype=np.float32)
         check_pixels(image)
         return image
+
+    def read_row(self, row: TiltRow) -> NDArray[np.float32]:
+        """Read the image (h, w) of a row, see `read`: of a movie its sum."""
+        return self.read(Path(row.image_path if row.is_movie else row.path), row.section)
 
     def _open(self, path: Path) -> Movie:
         if self._stack is None or path != self._path:

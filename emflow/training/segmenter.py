@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from emflow.model_card import SEGMENT, ModelCard
 from emflow.networks import UNet
-from emflow.segmentation import standardisation, standardise, statistics_slices
+from emflow.segmentation import measured_standardisation, standardise, whole
 from emflow.tomogram_classes import CLASS_NAMES, NOT_LABELLED, Label
 from emflow.training.augment import random_crop, random_mirror, random_symmetry
 from emflow.training.loop import Batch
@@ -65,7 +65,7 @@ class SegmenterSamples:
 
 def standardised(volume: NDArray[np.float32]) -> NDArray[np.float32]:
     """Standardise a whole tomogram (z, y, x), as the pipeline does."""
-    return standardise(volume, *standardisation(volume[statistics_slices(len(volume))]))
+    return standardise(volume, *measured_standardisation(whole(volume), len(volume)))
 
 
 def segmenter_batch(
@@ -92,11 +92,16 @@ def segmenter_batch(
         z = _interesting_slice(known, radius, random)
         pair = random_crop((turned[z - radius : z + radius + 1], known[z][None]), side, random)
         slab, plane = random_mirror(pair, random) if upright else random_symmetry(pair, random)
-        slab = slab[::-1] if random.random() < 0.5 else slab
-        gain, offset = random.uniform(0.8, 1.25), random.uniform(-0.2, 0.2)
-        images.append(np.asarray(slab, dtype=np.float32) * np.float32(gain) + np.float32(offset))
+        images.append(varied(slab, random))
         labels.append(np.asarray(plane[0], dtype=np.int64))
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+
+def varied(slab: NDArray[np.generic], random: np.random.Generator) -> NDArray[np.float32]:
+    """Return a slab (slices, h, w) upside down or not, and of a slightly other contrast and offset."""
+    slab = slab[::-1] if random.random() < 0.5 else slab
+    gain, offset = random.uniform(0.8, 1.25), random.uniform(-0.2, 0.2)
+    return np.asarray(slab, dtype=np.float32) * np.float32(gain) + np.float32(offset)
 
 
 def _interesting_slice(truth: NDArray[np.uint8], radius: int, random: np.random.Generator) -> int:

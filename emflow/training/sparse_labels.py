@@ -14,6 +14,7 @@ from emflow.scoring_volumes import dice
 from emflow.tomogram_classes import NOT_LABELLED
 from emflow.training.augment import random_symmetry
 from emflow.training.loop import Batch
+from emflow.training.segmenter import varied
 
 # One labelled slice in so many is kept apart to judge by.
 APART_EVERY = 5
@@ -95,9 +96,7 @@ def labelled_batch(
         ]
         part = tuple(slice(first, first + crop) for first in start)
         slab, plane = random_symmetry([one.slab[:, *part], one.labels[None][:, *part]], random)
-        slab = slab[::-1] if random.random() < 0.5 else slab
-        gain, offset = random.uniform(0.8, 1.25), random.uniform(-0.2, 0.2)
-        images.append(np.asarray(slab, dtype=np.float32) * np.float32(gain) + np.float32(offset))
+        images.append(varied(slab, random))
         labels.append(np.asarray(plane[0], dtype=np.int64))
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from emflow.model_card import DENOISE_TOMOGRAM, ModelCard
-from emflow.segmentation import standardisation, standardise, statistics_slices
+from emflow.segmentation import measured_standardisation, standardise, whole
 from emflow.training.augment import random_symmetry
 from emflow.training.loop import Batch
 from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
@@ -34,7 +34,7 @@ class TomogramDenoiserSamples:
     def __call__(self, seed: tuple[int, int]) -> DenoiserSample:
         """Make the sample of a seed."""
         drawn = self.draw(seed)
-        standards = standardisation(drawn.even[statistics_slices(len(drawn.even))].astype(np.float32))
+        standards = measured_standardisation(whole(drawn.even), len(drawn.even))
         even, odd, clean = (
             standardise(volume, *standards).astype(np.float16)
             for volume in (drawn.even, drawn.odd, drawn.clean)

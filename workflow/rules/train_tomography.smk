@@ -1,5 +1,6 @@
 # config's train section and a folder of atomic models -> models/: those of tomograms, made anew
-# Both learn from the same simulated tomograms, which stay in models/tomograms.
+# Both learn from the same simulated tomograms, which stay in models/tomograms; the segmenter sees some of them as the
+# new denoiser leaves them.
 
 
 rule train_tomogram_denoiser:
