@@ -13,13 +13,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from emflow.evaluation.segmentation import evaluate_segmenter
+from emflow.evaluation.segmentation import class_probabilities, evaluate_segmenter
 from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import UNet
 from emflow.reconstruction import ramp_filter, reconstruct_slab
-from emflow.segmentation import measured_standardisation, segment_slabs, whole
+from emflow.segmentation import whole
 from emflow.simulation.tomograms import (
     SimulatedTomogram,
     TomogramRanges,
@@ -70,22 +70,14 @@ def alignment(count: int) -> None:
     )
 
 
-def probabilities(network: UNet, volume: np.ndarray) -> np.ndarray:
-    """Return the classes' probabilities of a whole tomogram."""
-    read = whole(volume)
-    centre, spread = measured_standardisation(read, len(volume))
-    slabs = segment_slabs(network, read, volume.shape, 32, centre=centre, spread=spread)
-    return np.concatenate([slab for _, slab in slabs], axis=1)
-
-
 def picking(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> None:
     """Print precision, recall and F1 of picks within half a radius."""
     for label, distance, within in ((Label.RIBOSOME, 150.0, 65.0), (Label.COMPLEX, 100.0, 35.0)):
         hits = picked = true = 0
         for volume, tomogram in zip(volumes, tomograms, strict=True):
-            found = probabilities(network, volume)[label]
+            found = class_probabilities(network, volume)[label]
             picks = find_peaks(
-                lambda low, high, found=found: found[low:high],
+                whole(found),
                 found.shape,
                 distance_voxels=distance / PIXEL,
                 floor=0.5,
@@ -114,7 +106,7 @@ def cost(network: UNet) -> None:
     """Print seconds of a segmentation, extrapolated from a block, and of a reconstruction."""
     block = np.random.default_rng(0).normal(size=(12, 464, 464)).astype(np.float32)
     started = time.process_time()
-    probabilities(network, block)
+    class_probabilities(network, block)
     seconds = (time.process_time() - started) * np.prod(LARGE) / block.size
     print(
         f"segmentation of {LARGE[2]} x {LARGE[1]} x {LARGE[0]}: {seconds / 60:.1f} CPU-minutes "

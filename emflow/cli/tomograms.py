@@ -56,7 +56,7 @@ class StoredTomogram:
         return np.asarray(array[(self.channels.index(channel), *part)], dtype=np.float32)
 
     def standardisation(self, channel: str) -> tuple[float, float]:
-        """Return centre and spread of a channel, see `emflow.segmentation.standardisation`."""
+        """Return centre and spread of a channel, see `emflow.segmentation.measured_standardisation`."""
         from emflow.segmentation import measured_standardisation
 
         return measured_standardisation(partial(self.read, channel), self.shape[0])

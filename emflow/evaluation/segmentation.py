@@ -13,12 +13,18 @@ from emflow.simulation.tomograms import SimulatedTomogram
 from emflow.tomogram_classes import Label
 
 
-def segmented(network: UNet, volume: NDArray[np.float32], axes: str = "z") -> NDArray[np.uint8]:
-    """Return the likeliest class of every voxel of a whole tomogram (z, y, x), seen along ``axes``."""
+def class_probabilities(network: UNet, volume: NDArray[np.float32], axes: str = "z") -> NDArray[np.float32]:
+    """Return the probabilities (classes, z, y, x) of a whole tomogram (z, y, x), seen along ``axes``."""
     read, shape = whole(volume), (volume.shape[0], volume.shape[1], volume.shape[2])
     centre, spread = measured_standardisation(read, shape[0])
-    slabs = segment_slabs(network, read, shape, shape[0], centre=centre, spread=spread, axes=axes)
-    return np.concatenate([slab.argmax(axis=0).astype(np.uint8) for _, slab in slabs])
+    # One slab is all of it.
+    _, found = next(segment_slabs(network, read, shape, shape[0], centre=centre, spread=spread, axes=axes))
+    return found
+
+
+def segmented(network: UNet, volume: NDArray[np.float32], axes: str = "z") -> NDArray[np.uint8]:
+    """Return the likeliest class of every voxel of a whole tomogram (z, y, x), seen along ``axes``."""
+    return np.asarray(class_probabilities(network, volume, axes).argmax(axis=0), dtype=np.uint8)
 
 
 def evaluate_segmenter(
