@@ -22,7 +22,7 @@ from emflow.cli.learning import Learning
 from emflow.cli.train_segmenter import train_segmenter
 from emflow.cli.train_session_denoiser import train_session_denoiser
 from emflow.cli.volume_stage import write_volume
-from emflow.evaluation.segmentation import segmented
+from emflow.evaluation.segmentation import class_scores
 from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
 from emflow.io.index import OK, VolumeRow
 from emflow.io.model import load_model, shipped_model
@@ -79,7 +79,7 @@ def labelled(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def overlaps(network: UNet, tomogram: SimulatedTomogram, slices: np.ndarray) -> str:
     """Return Dice's overlap of each class that is there, in words."""
-    found = segmented(network, tomogram.full)
+    _, found = class_scores(network, tomogram.full)
     known = known_voxels(tomogram.labels) & slices[:, None, None]
     scores = {
         label.name.lower(): dice(found == label, tomogram.labels == label, known)

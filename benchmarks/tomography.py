@@ -13,13 +13,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from emflow.evaluation.segmentation import class_probabilities, evaluate_segmenter
+from emflow.evaluation.segmentation import class_scores, evaluate_segmenter
 from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import UNet
 from emflow.reconstruction import ramp_filter, reconstruct_slab
-from emflow.segmentation import whole
+from emflow.segmentation import SCORE, whole
 from emflow.simulation.tomograms import (
     SimulatedTomogram,
     TomogramRanges,
@@ -70,19 +70,20 @@ def alignment(count: int) -> None:
     )
 
 
-def picking(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> None:
+def picking(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedTomogram], axes: str) -> None:
     """Print precision, recall and F1 of picks within half a radius."""
+    scores = [class_scores(network, volume, axes)[0] for volume in volumes]
     for label, distance, within in ((Label.RIBOSOME, 150.0, 65.0), (Label.COMPLEX, 100.0, 35.0)):
         hits = picked = true = 0
-        for volume, tomogram in zip(volumes, tomograms, strict=True):
-            found = class_probabilities(network, volume)[label]
+        for score, tomogram in zip(scores, tomograms, strict=True):
+            found = score[label] / np.float32(SCORE)
             picks = find_peaks(
                 whole(found),
                 found.shape,
                 distance_voxels=distance / PIXEL,
                 floor=0.5,
             )
-            centre = np.array([side // 2 for side in volume.shape])
+            centre = np.array([side // 2 for side in found.shape])
             points = ((picks.voxels_zyx - centre) * PIXEL)[:, ::-1]
             particles = [one.centre_angstrom for one in tomogram.particles if one.label == label]
             used: set[int] = set()
@@ -103,15 +104,16 @@ def picking(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedT
 
 
 def cost(network: UNet) -> None:
-    """Print seconds of a segmentation, extrapolated from a block, and of a reconstruction."""
-    block = np.random.default_rng(0).normal(size=(12, 464, 464)).astype(np.float32)
-    started = time.process_time()
-    class_probabilities(network, block)
-    seconds = (time.process_time() - started) * np.prod(LARGE) / block.size
-    print(
-        f"segmentation of {LARGE[2]} x {LARGE[1]} x {LARGE[0]}: {seconds / 60:.1f} CPU-minutes "
-        f"(from {block.size / 1e6:.1f} of {np.prod(LARGE) / 1e6:.0f} Mvoxel)"
-    )
+    """Print seconds of a segmentation, extrapolated from blocks, and of a reconstruction."""
+    for axes, shape in (("z", (12, 464, 464)), ("zyx", (96, 240, 240))):
+        block = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        started = time.process_time()
+        class_scores(network, block, axes)
+        seconds = (time.process_time() - started) * np.prod(LARGE) / block.size
+        print(
+            f"segmentation of {LARGE[2]} x {LARGE[1]} x {LARGE[0]}, slices along {', '.join(axes)}: "
+            f"{seconds / 60:.1f} CPU-minutes (from {block.size / 1e6:.1f} Mvoxel)"
+        )
     rng = np.random.default_rng(0)
     geometry = draw_geometry(rng, TomogramRanges())
     images = torch.from_numpy(rng.normal(size=(len(geometry), 256, 256)).astype(np.float32))
@@ -136,17 +138,14 @@ def main() -> None:
     tomograms = held_apart(arguments.tomograms, seed=2026)
     scores = evaluate_tomogram_denoiser(lambda one: denoised(denoiser, (one.even, one.odd)), tomograms)
     print(f"denoising: {scores}")
-    clean = [denoised(denoiser, (one.even, one.odd)) for one in tomograms]
-    swapped = [replace(one, full=volume) for one, volume in zip(tomograms, clean, strict=True)]
+    swapped = [replace(one, full=denoised(denoiser, (one.even, one.odd))) for one in tomograms]
     for what, volumes in (("raw", tomograms), ("denoised", swapped)):
         for axes in ("z", "zyx"):
             print(f"segmentation of {what} tomograms, slices along {', '.join(axes)}")
             for name, one in evaluate_segmenter(segmenter, volumes, axes).items():
                 print(f"  {name}: {one}")
-    print("picks in raw tomograms, figure of merit at least 0.5")
-    picking(segmenter, [one.full for one in tomograms], tomograms)
-    print("picks in denoised tomograms")
-    picking(segmenter, clean, tomograms)
+            print(f"picks in {what} tomograms, slices along {', '.join(axes)}, figure of merit at least 0.5")
+            picking(segmenter, [one.full for one in volumes], tomograms, axes)
     cost(segmenter)
 
 

@@ -80,6 +80,8 @@ class UNet(nn.Module):
 
     Attributes
     ----------
+    in_channels, out_channels, widths, dimensions
+        As above; the widths are its ``channels``.
     stride
         Input sides, and the origins of windows, must be multiples of this.
     halo
@@ -97,6 +99,8 @@ class UNet(nn.Module):
         if not channels or min(channels) < 1:
             raise SettingError("model card: architecture's channels must be one or more positive widths")
         folded = FOLD**dimensions
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.widths, self.dimensions = channels, dimensions
         self.stem = convolution(in_channels * folded, channels[0], 3, padding=1)
         self.down_units = nn.ModuleList(ResidualUnit(width, width, dimensions) for width in channels[:-1])
         self.downs = nn.ModuleList(

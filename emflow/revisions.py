@@ -20,13 +20,13 @@ REVISIONS = MappingProxyType(
         "reconstruct": 1,
         "train_session_denoiser": 1,
         "denoise_tomogram": 1,
-        "segment": 1,
+        "segment": 2,
         "pick_tomogram": 1,
         "export_tomograms": 1,
         "summarise_tomograms": 1,
         "train_denoiser": 1,
         "train_picker": 1,
-        "train_segmenter": 2,
+        "train_segmenter": 3,
         "train_tomogram_denoiser": 1,
     }
 )

@@ -1,10 +1,13 @@
 """Segmentation slice by slice: a network says the class of every voxel from its slice and those around it.
 
 The network takes ``in_channels`` neighbouring slices as channels and answers for the middle one. Beyond the
-first and the last slice the volume is mirrored.
+first and the last slice the volume is mirrored. Slices along z are looked at slab by slab; those along y and
+x, which stand upright, first, one direction after the other, each slice whole: what they say is kept in an
+array on disk, so that memory follows the slab and nothing is looked at twice.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,11 +18,20 @@ from emflow.networks import UNet
 from emflow.preprocessing import centre_and_spread
 
 CLIP_SIGMAS = 8.0
+# What a class's score, in 255ths of certainty, goes up to.
+SCORE = 255
+# How many upright slices are looked at before what they say is put away.
+UPRIGHT_SLICES = 64
+# How a volume (z, y, x) is turned for slices along y and x: z stays upright, as in training.
+_UPRIGHT = {1: (1, 0, 2), 2: (2, 0, 1)}
 # Slices that a tomogram's centre and spread are measured on.
 STATISTICS_SLICES = 24
 
 Volume = NDArray[np.float32]
+Scores = NDArray[np.uint8]
+Part = tuple[slice, slice, slice]
 Read = Callable[[int, int], Volume]
+ReadPart = Callable[[Part], Volume]
 
 
 def statistics_slices(depth: int) -> NDArray[np.int64]:
@@ -58,78 +70,108 @@ def mirrored(indices: NDArray[np.integer], depth: int) -> NDArray[np.int64]:
     return np.where(folded < depth, folded, period - folded)
 
 
-def probabilities(
+class Sums(Protocol):
+    """What of a Zarr or NumPy array is used to keep scores (classes, z, y, x)."""
+
+    def __getitem__(self, part: Any, /) -> Any:
+        """Read a part."""
+
+    def __setitem__(self, part: Any, values: Any, /) -> None:
+        """Write a part."""
+
+
+def look_upright(
     network: UNet,
-    slab: Volume,
+    read: ReadPart,
+    shape: tuple[int, int, int],
+    sums: Sums,
     *,
+    centre: float,
+    spread: float,
     device: str | torch.device = "cpu",
-) -> Volume:
-    """Return the classes' probabilities of a slab's inner slices.
+) -> None:
+    """Write what slices along y and along x say, a third of the whole score each.
 
     Parameters
     ----------
     network
         Of ``2 r + 1`` input channels, on ``device``.
-    slab
-        Shape (slices + 2 r, y, x), standardised.
-
-    Returns
-    -------
-    Volume
-        Shape (classes, slices, y, x); sums to 1 over classes.
+    read
+        Gives the voxels of a part (z, y, x) of the tomogram, as stored.
+    shape
+        (z, y, x) of the tomogram.
+    sums
+        Array (classes, z, y, x) of uint8 that is filled; parts of `UPRIGHT_SLICES` slices are written.
+    centre, spread
+        See `standardisation`.
     """
-    around = network.stem.in_channels // 4
-    count = len(slab) - around + 1
-    answers = [_softmax(infer(network, slab[n : n + around], device=device)) for n in range(count)]
-    return np.stack(answers, axis=1)
-
-
-def _softmax(logits: Volume) -> Volume:
-    powers = np.exp(logits - logits.max(axis=0, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=0, keepdims=True))
+    radius = network.in_channels // 2
+    for axis, order in _UPRIGHT.items():
+        back = (0, *(1 + np.argsort(order)))
+        for first in range(0, shape[axis], UPRIGHT_SLICES):
+            last = min(first + UPRIGHT_SLICES, shape[axis])
+            wanted = mirrored(np.arange(first - radius, last + radius), shape[axis])
+            low, high = int(wanted.min()), int(wanted.max()) + 1
+            slab = standardise(read(_part(axis, low, high)).transpose(order), centre, spread)[wanted - low]
+            third = np.stack(
+                [np.rint(SCORE / 3 * one).astype(np.uint8) for one in _answers(network, slab, device)], axis=1
+            ).transpose(back)
+            where = (slice(None), *_part(axis, first, last))
+            sums[where] = third if axis == 1 else sums[where] + third
 
 
 def segment_slabs(
     network: UNet,
-    read: Read,
+    read: ReadPart,
     shape: tuple[int, int, int],
     slab_slices: int,
     *,
     centre: float,
     spread: float,
-    axes: str = "z",
+    upright: Sums | None = None,
     device: str | torch.device = "cpu",
-) -> Iterator[tuple[int, Volume]]:
-    """Yield (first slice, probabilities (classes, slices, y, x)) of a tomogram, slab by slab.
+) -> Iterator[tuple[int, Scores, NDArray[np.uint8]]]:
+    """Yield first slice, scores (classes, slices, y, x) and labels (slices, y, x), slab by slab.
 
     Parameters
     ----------
-    read
-        Gives the voxels (slices, y, x) from a first to before a last slice, as stored.
-    shape
-        (z, y, x) of the tomogram.
-    centre, spread
-        See `standardisation`.
-    axes
-        ``"z"`` looks at slices along z; ``"zyx"`` takes the mean with what slices along y and x say. Those
-        are cut with a margin in z of the network's halo, so that slabs fit together.
+    network, read, shape, centre, spread
+        See `look_upright`.
+    slab_slices
+        Slices along z of a slab.
+    upright
+        What `look_upright` wrote: the scores are then the mean over the three directions.
+
+    Returns
+    -------
+    Iterator[tuple[int, Scores, NDArray[np.uint8]]]
+        Scores are probabilities in 255ths; a label is the number of the likeliest class.
     """
-    radius = network.stem.in_channels // 8
+    radius = network.in_channels // 2
+    share = SCORE if upright is None else SCORE / 3
     for first in range(0, shape[0], slab_slices):
         last = min(first + slab_slices, shape[0])
         wanted = mirrored(np.arange(first - radius, last + radius), shape[0])
         low, high = int(wanted.min()), int(wanted.max()) + 1
-        slab = standardise(read(low, high), centre, spread)[wanted - low]
-        found = probabilities(network, slab, device=device)
-        if axes == "zyx":
-            low = max(0, (first - network.halo) // network.stride * network.stride)
-            high = min(shape[0], last + network.halo)
-            block = standardise(read(low, high), centre, spread)
-            for turned in ((1, 0, 2), (2, 1, 0)):
-                across = np.ascontiguousarray(block.transpose(turned))
-                around = mirrored(np.arange(-radius, len(across) + radius), len(across))
-                seen = probabilities(network, across[around], device=device)
-                inverse = (0, *(1 + np.argsort(turned)))
-                found += seen.transpose(inverse)[:, first - low : last - low]
-            found /= 3
-        yield first, found
+        slab = standardise(read(_part(0, low, high)), centre, spread)[wanted - low]
+        known = None if upright is None else np.asarray(upright[:, first:last])
+        scores, labels = [], []
+        for number, one in enumerate(_answers(network, slab, device)):
+            score = share * one if known is None else share * one + known[:, number]
+            labels.append(score.argmax(axis=0).astype(np.uint8))
+            scores.append(np.rint(score).astype(np.uint8))
+        yield first, np.stack(scores, axis=1), np.stack(labels)
+
+
+def _part(axis: int, first: int, last: int) -> Part:
+    part = [slice(None)] * 3
+    part[axis] = slice(first, last)
+    return part[0], part[1], part[2]
+
+
+def _answers(network: UNet, slab: Volume, device: str | torch.device) -> Iterator[Volume]:
+    """Yield the classes' probabilities (classes, y, x) of each of a slab's inner slices."""
+    for number in range(len(slab) - network.in_channels + 1):
+        logits = infer(network, slab[number : number + network.in_channels], device=device)
+        powers = np.exp(logits - logits.max(axis=0, keepdims=True))
+        yield powers / powers.sum(axis=0, keepdims=True)

@@ -7,14 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, check_pixel_size, failed_reason, read_volume_row
 from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
 from emflow.errors import BadInputError
 from emflow.io.gpus import take_device
 from emflow.io.mrc_volumes import mrc_volume
+from emflow.io.scratch import scratch_array
 from emflow.io.volumes import SLAB_SLICES
 from emflow.resources import model_folder
 from emflow.tomogram_classes import CLASSES, LabelClass
@@ -27,7 +26,7 @@ def segment(
     tomogram: Path,
     output: Path,
     model: str,
-    axes: Literal["z", "zyx"] = "z",
+    axes: Literal["z", "zyx"] = "zyx",
     mrc: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
@@ -44,7 +43,7 @@ def segment(
     model
         Shipped model's name, or the path of a model folder.
     axes
-        z for slices along z; zyx for the mean over slices along z, y and x.
+        zyx for the mean over slices along z, y and x; z for slices along z alone, in a third of the time.
     mrc
         Whether to write the labels as MRC too, beside their table.
     device
@@ -58,7 +57,7 @@ def segment(
 
     from emflow.io.model import load_model
     from emflow.model_card import SEGMENT
-    from emflow.segmentation import segment_slabs
+    from emflow.segmentation import UPRIGHT_SLICES, look_upright, segment_slabs
 
     torch.set_num_threads(threads)
     row = read_volume_row(tomogram)
@@ -84,23 +83,29 @@ def segment(
     copy = (
         mrc_volume(target, stored.shape, row.pixel_size_angstrom or 0.0, "int8") if mrc else nullcontext(None)
     )
-    with copy as array:
+    read = partial(stored.read_part, channel)
+    upright = (
+        scratch_array((len(classes), *stored.shape), UPRIGHT_SLICES) if axes == "zyx" else nullcontext(None)
+    )
+    with copy as array, upright as sums:
 
         def slabs() -> Iterator[Slab]:
-            for first, found in segment_slabs(
+            if sums is not None:
+                say(STAGE, f"{row.name}: slices along y and x")
+                look_upright(network, read, stored.shape, sums, centre=centre, spread=spread, device=chosen)
+            for first, scores, labels in segment_slabs(
                 network,
-                partial(stored.read, channel),
+                read,
                 stored.shape,
                 SLAB_SLICES,
-                axes=axes,
                 centre=centre,
                 spread=spread,
+                upright=sums,
                 device=chosen,
             ):
-                labels = found.argmax(axis=0).astype(np.uint8)
                 if array is not None:
                     array[first : first + len(labels)] = labels
-                yield first, 255 * found, labels
+                yield first, scores, labels
 
         write_volume(
             STAGE,

@@ -79,7 +79,9 @@ class Tomogram(Section):
 class DenoiseTomogram(Section):
     """denoise_tomogram: tomograms for eyes and for segmentation."""
 
-    enabled: bool = Field(True, description="Whether to denoise at all.")
+    enabled: bool = Field(
+        True, description="Whether to denoise; segment.image: denoised needs it in any case."
+    )
     model: str = Field(
         "tomogram_denoiser", description="Shipped model's name, or the path of a model folder."
     )
@@ -98,9 +100,9 @@ class Segment(Section):
     """segment: the class of every voxel, slice by slice."""
 
     model: str = Field("segmenter", description="Shipped model's name, or the path of a model folder.")
-    image: Literal["raw", "denoised"] = Field("raw", description="Which tomograms to segment.")
+    image: Literal["raw", "denoised"] = Field("denoised", description="Which tomograms to segment.")
     axes: Literal["z", "zyx"] = Field(
-        "z", description="Direction of the slices: z, or the mean over slices along z, y and x."
+        "zyx", description="Direction of the slices: the mean over slices along z, y and x, or z alone."
     )
     mrc: bool = Field(False, description="Whether to write the labels as MRC as well.")
 

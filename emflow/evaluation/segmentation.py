@@ -8,23 +8,27 @@ from numpy.typing import NDArray
 
 from emflow.networks import UNet
 from emflow.scoring_volumes import dice, known_voxels, surface_dice
-from emflow.segmentation import measured_standardisation, segment_slabs, whole
+from emflow.segmentation import look_upright, measured_standardisation, segment_slabs, whole
 from emflow.simulation.tomograms import SimulatedTomogram
 from emflow.tomogram_classes import Label
 
 
-def class_probabilities(network: UNet, volume: NDArray[np.float32], axes: str = "z") -> NDArray[np.float32]:
-    """Return the probabilities (classes, z, y, x) of a whole tomogram (z, y, x), seen along ``axes``."""
-    read, shape = whole(volume), (volume.shape[0], volume.shape[1], volume.shape[2])
-    centre, spread = measured_standardisation(read, shape[0])
+def class_scores(
+    network: UNet, volume: NDArray[np.float32], axes: str = "z"
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return scores (classes, z, y, x), in 255ths, and labels (z, y, x) of a whole tomogram in memory."""
+    shape = (volume.shape[0], volume.shape[1], volume.shape[2])
+    centre, spread = measured_standardisation(whole(volume), shape[0])
+    upright = None
+    if axes == "zyx":
+        upright = np.zeros((network.out_channels, *shape), dtype=np.uint8)
+        look_upright(network, volume.__getitem__, shape, upright, centre=centre, spread=spread)
     # One slab is all of it.
-    _, found = next(segment_slabs(network, read, shape, shape[0], centre=centre, spread=spread, axes=axes))
-    return found
-
-
-def segmented(network: UNet, volume: NDArray[np.float32], axes: str = "z") -> NDArray[np.uint8]:
-    """Return the likeliest class of every voxel of a whole tomogram (z, y, x), seen along ``axes``."""
-    return np.asarray(class_probabilities(network, volume, axes).argmax(axis=0), dtype=np.uint8)
+    slabs = segment_slabs(
+        network, volume.__getitem__, shape, shape[0], centre=centre, spread=spread, upright=upright
+    )
+    _, scores, labels = next(slabs)
+    return scores, labels
 
 
 def evaluate_segmenter(
@@ -33,7 +37,7 @@ def evaluate_segmenter(
     """Return Dice and surface Dice (within one voxel) of each class, mean over tomograms that have it."""
     table: dict[str, list[tuple[float, float]]] = {label.name.lower(): [] for label in Label}
     for tomogram in tomograms:
-        found = segmented(network, tomogram.full, axes)
+        _, found = class_scores(network, tomogram.full, axes)
         known = known_voxels(tomogram.labels)
         for label in Label:
             masks = found == label, tomogram.labels == label

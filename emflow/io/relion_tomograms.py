@@ -67,9 +67,17 @@ def write_relion_tomograms(folder: Path, tomograms: Sequence[ExportedTomogram], 
             },
             if_changed=True,
         )
+        _remove_unlisted(folder / "tilt_series", {tomogram.volume.name for tomogram in aligned})
     else:
         _write_import(folder, tomograms, root)
     write_star(folder / PARTICLES, particle_tables(tomograms), comments=[COMMENT], if_changed=True)
+
+
+def _remove_unlisted(folder: Path, listed: set[str]) -> None:
+    """Remove the tables of tilt series that an earlier export had and this one has not."""
+    for path in folder.glob("*.star"):
+        if path.stem not in listed:
+            path.unlink()
 
 
 def _name(path: Path | str, root: Path) -> str:

@@ -120,9 +120,9 @@ def segmenter_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     Parameters
     ----------
     logits
-        (n, classes, h, w).
+        (n, classes, [d,] h, w).
     batch
-        Its second tensor holds the labels (n, h, w); pixels of 255 count in neither part.
+        Its second tensor holds the labels (n, [d,] h, w); what is 255 counts in neither part.
     """
     labels = batch[1]
     weight = torch.tensor([CLASS_WEIGHTS[label] for label in Label], device=logits.device)
@@ -132,9 +132,10 @@ def segmenter_loss(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     entropy = functional.cross_entropy(logits, labels, weight=weight, ignore_index=NOT_LABELLED)
     probability = torch.softmax(logits, dim=1) * known[:, None]
     truth = functional.one_hot(torch.where(known, labels, 0), logits.shape[1]).movedim(-1, 1) * known[:, None]
-    both = (probability * truth).sum(dim=(0, 2, 3))
-    each = (probability + truth).sum(dim=(0, 2, 3))
-    there = truth.sum(dim=(0, 2, 3)) > 0
+    all_but_classes = (0, *range(2, logits.ndim))
+    both = (probability * truth).sum(dim=all_but_classes)
+    each = (probability + truth).sum(dim=all_but_classes)
+    there = truth.sum(dim=all_but_classes) > 0
     dice = 1 - ((2 * both + 1) / (each + 1))[there].mean()
     return 0.5 * (entropy + dice)
 

@@ -51,7 +51,7 @@ def test_every_option_is_explained(path):
 
 
 def test_every_gpu_rule_has_its_partition():
-    """A rule that asks for a GPU and is not listed would wait for ever; one that asks for none would hold a node."""
+    """A rule that asks for a GPU and is not listed would wait for ever; others have no business there."""
     rules = {}
     for path in (pipeline_root() / "workflow/rules").glob("*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:(?:    .*)?\n)+)", path.read_text(), re.MULTILINE):

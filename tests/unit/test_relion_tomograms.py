@@ -203,6 +203,7 @@ def test_tables_have_what_relion_5_demands(tmp_path: Path) -> None:
     assert files["rlnTomoTomogramsFile"] == "results/tomo/s/relion/tomograms.star"
     assert (tmp_path / files["rlnTomoParticlesFile"]).is_file()
     before = {path.name: path.read_bytes() for path in folder.rglob("*.star")}
+    (folder / "tilt_series/TS_of_before.star").write_text("data_TS_of_before\n")
     write_relion_tomograms(folder, [exported], tmp_path)
     assert {path.name: path.read_bytes() for path in folder.rglob("*.star")} == before
 

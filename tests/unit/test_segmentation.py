@@ -6,7 +6,7 @@ import torch
 
 from emflow.networks import UNet
 from emflow.scoring_volumes import dice, surface_dice
-from emflow.segmentation import mirrored, segment_slabs, standardise
+from emflow.segmentation import SCORE, look_upright, mirrored, segment_slabs, standardise
 from emflow.tomogram_classes import CLASSES, NOT_LABELLED, Label
 from emflow.training.segmenter import SegmenterSamples, segmenter_batch, segmenter_loss
 from emflow.training.tomograms import TrainingTomogram
@@ -20,27 +20,58 @@ def _network(slices: int = 3, classes: int = 3) -> UNet:
     return network
 
 
-@pytest.mark.parametrize("axes", ["z", "zyx"])
-def test_slabs_are_the_whole_cut_in_pieces(axes: str) -> None:
-    volume = np.random.default_rng(0).normal(size=(40, 36, 44)).astype(np.float32)
+VOLUME = np.random.default_rng(0).normal(size=(40, 36, 76)).astype(np.float32)
 
-    def segmented(slab_slices: int) -> np.ndarray:
-        slabs = segment_slabs(
-            _network(),
-            lambda low, high: volume[low:high],
-            (40, 36, 44),
-            slab_slices,
-            centre=0.1,
-            spread=1.2,
-            axes=axes,
-        )
-        return np.concatenate([slab for _, slab in slabs], axis=1)
 
-    whole = segmented(40)
-    assert whole.shape == (3, 40, 36, 44)
-    np.testing.assert_allclose(whole.sum(axis=0), 1, atol=1e-5)
-    assert whole.std() > 0.01
-    np.testing.assert_allclose(segmented(8), whole, atol=2e-5)
+def _in_slabs(slab_slices: int, *, upright: bool) -> tuple[np.ndarray, np.ndarray]:
+    network, shape = _network(), (40, 36, 76)
+    sums = np.zeros((3, *shape), dtype=np.uint8) if upright else None
+    if sums is not None:
+        look_upright(network, VOLUME.__getitem__, shape, sums, centre=0.1, spread=1.2)
+    slabs = segment_slabs(
+        network, VOLUME.__getitem__, shape, slab_slices, centre=0.1, spread=1.2, upright=sums
+    )
+    _, scores, labels = zip(*slabs, strict=True)
+    return np.concatenate(scores, axis=1), np.concatenate(labels)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_slabs_are_the_whole_cut_in_pieces(upright: bool) -> None:
+    scores, labels = _in_slabs(40, upright=upright)
+    assert scores.shape == (3, 40, 36, 76)
+    assert labels.shape == (40, 36, 76)
+    assert np.abs(scores.sum(axis=0, dtype=int) - SCORE).max() <= 3  # three rounded classes
+    assert scores.std() > 3
+    for pieces, whole in zip(_in_slabs(8, upright=upright), (scores, labels), strict=True):
+        np.testing.assert_array_equal(pieces, whole)
+
+
+def test_each_direction_counts_a_third_and_depth_stays_upright(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that says of each voxel where it is: each slice must be given its own way up."""
+    z, y, x = np.indices((40, 36, 76)).astype(np.float32)
+    volume = np.where(x == 70, z, 0) + np.where(y == 30, z, 0)
+    seen = []
+
+    def look(_network: UNet, slab: np.ndarray, **_device: object) -> np.ndarray:
+        seen.append(slab)
+        certain = np.zeros((3, *slab.shape[1:]), dtype=np.float32)
+        certain[1 if len(slab[0]) == 40 else 2] = 100
+        return certain
+
+    monkeypatch.setattr("emflow.segmentation.infer", look)
+    network, sums = _network(), np.zeros((3, 40, 36, 76), dtype=np.uint8)
+    look_upright(network, volume.__getitem__, volume.shape, sums, centre=0, spread=1)
+    assert (sums[1] == 2 * 85).all()
+    assert [slab.shape for slab in seen] == [(3, 40, 76)] * 36 + [(3, 40, 36)] * 76
+    np.testing.assert_array_equal(seen[30][1][:, 5], np.minimum(np.arange(40), 8))
+    np.testing.assert_array_equal(seen[36 + 70][1][:, 5], np.minimum(np.arange(40), 8))
+    (_, scores, labels), *rest = segment_slabs(
+        network, volume.__getitem__, volume.shape, 40, centre=0, spread=1, upright=sums
+    )
+    assert not rest
+    assert (scores[1] == 170).all()
+    assert (scores[2] == 85).all()
+    assert (labels == 1).all()
 
 
 def test_slices_beyond_the_ends_are_mirrored() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from emflow.evaluation.segmentation import segmented
+from emflow.evaluation.segmentation import class_scores
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import build
@@ -34,7 +34,7 @@ def tomogram() -> SimulatedTomogram:
 
 
 def _overlap(network: torch.nn.Module, tomogram: SimulatedTomogram, label: Label) -> float:
-    found = segmented(network, tomogram.full)  # type: ignore[arg-type]
+    _, found = class_scores(network, tomogram.full)  # type: ignore[arg-type]
     return dice(found == label, tomogram.labels == label, known_voxels(tomogram.labels))
 
 

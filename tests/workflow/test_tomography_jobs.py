@@ -28,7 +28,7 @@ _CTF = ("estimate_tilt_ctf", *_RECONSTRUCT)
 _ALIGN = ("align_tilts", *_CTF)
 _CORRECT = ("correct_tilts", *_ALIGN)
 ALL = _from("import_tilt_series", *_CORRECT)
-DENOISE_ON = {"denoise_tomogram": SERIES, "summarise_tomograms": 1}
+DENOISE_ON = _from(*_VOLUME)
 
 # A new value of every key, and what must run again for it in a session of tilt series.
 TOMOGRAPHY_CHANGES = {
@@ -54,8 +54,8 @@ TOMOGRAPHY_CHANGES = {
     "denoise_tomogram.train_tomograms": (1, {}),
     "denoise_tomogram.train_steps": (9, {}),
     "segment.model": ("MODEL:segmenter", _from(*_SEGMENT)),
-    "segment.image": ("denoised", _from(*_SEGMENT)),
-    "segment.axes": ("zyx", _from(*_SEGMENT)),
+    "segment.image": ("raw", _from(*_SEGMENT)),
+    "segment.axes": ("z", _from(*_SEGMENT)),
     "segment.mrc": (False, _from(*_SEGMENT)),
     "pick_tomogram.classes": (["ribosome", "complex"], _from(*_PICK)),
     "pick_tomogram.minimum_distance_angstrom": (200.0, _from(*_PICK)),
@@ -70,7 +70,7 @@ TRAINING_CHANGES = {
     "denoise_tomogram.train": (False, DENOISE_ON),
     "denoise_tomogram.train_tomograms": (1, _TRAIN),
     "denoise_tomogram.train_steps": (3, _TRAIN),
-    "segment.image": ("denoised", _from(*_SEGMENT)),
+    "segment.image": ("raw", _from(*_SEGMENT)),
     "tomogram.thickness_angstrom": (900.0, {"train_session_denoiser": 1, **_from(*_RECONSTRUCT)}),
     "device": ("cpu", {}),
 }

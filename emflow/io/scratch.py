@@ -1,0 +1,33 @@
+"""Room on disk for what a command puts away while it works: gone when it ends."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import BloscCodec
+
+from emflow.io.volumes import SLAB_SLICES
+
+
+@contextmanager
+def scratch_array(shape: tuple[int, int, int, int], chunk_pixels: int) -> Iterator["zarr.Array[Any]"]:
+    """Give an array (classes, z, y, x) of uint8 below the folder for temporary files (TMPDIR).
+
+    Parameters
+    ----------
+    shape
+        Of the array.
+    chunk_pixels
+        Side of a chunk along y and x: whoever writes multiples of it reads nothing back.
+    """
+    with tempfile.TemporaryDirectory(prefix="emflow-") as folder:
+        yield zarr.create_array(
+            Path(folder) / "scratch.zarr",
+            shape=shape,
+            chunks=(shape[0], min(SLAB_SLICES, shape[1]), *(min(chunk_pixels, side) for side in shape[2:])),
+            dtype="uint8",
+            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
+        )
