@@ -42,9 +42,9 @@ def test_the_rule_can_fail(tmp_path):
 
 @pytest.mark.parametrize("module", ["inference", "picking", "denoising", "networks"])
 def test_inference_imports_torch_alone(module):
-    """Lightning costs seconds to import, and every job would pay them."""
+    """What training adds costs seconds to import, and every job would pay them."""
     names = imported(PACKAGE / f"{module}.py")
-    assert not {name for name in names if name.split(".")[0] in ("lightning", "monai", "torchmetrics")}
+    assert not {name for name in names if name.split(".")[0] in ("captum", "gemmi", "monai", "torch_ctf")}
 
 
 def test_the_snakefile_s_imports_are_light():

@@ -49,7 +49,7 @@ def simulate(
     contaminated: Annotated[bool, Parameter(negative="--clean")] = True,
     dose: float | None = None,
     defocus: tuple[float, float] | None = None,
-    ranges_file: Annotated[Path | None, Parameter(name="--ranges")] = None,
+    given_ranges: Annotated[str | None, Parameter(name="--ranges")] = None,
     halves: bool = False,
     data_type: Literal["float32", "float16", "int8"] = "float32",
 ) -> None:
@@ -83,8 +83,9 @@ def simulate(
         Electrons per square angstrom; drawn from 15 to 80 when not given.
     defocus
         Least and most underfocus in angstrom; 5000 to 30000 when not given.
-    ranges_file
-        YAML file of what else to draw at random and how widely: keys of emflow.simulation.SimulationRanges.
+    given_ranges
+        What else to draw at random and how widely: a YAML file, or YAML such as '{coverage: [0.1, 0.2]}';
+        keys of emflow.simulation.SimulationRanges.
     halves
         Write two exposures of half the dose as well (even/, odd/), whose sum the micrograph is.
     data_type
@@ -99,10 +100,10 @@ def simulate(
         raise SettingError(f"--dose {dose:g}: from 0.1 to 1000 electrons per square angstrom")
     rng = np.random.default_rng(seed)
     library = _library(split, models, diameter, rng, one_particle)
-    drawn_from, _ = read_ranges(ranges_file, SimulationRanges())
+    drawn_from, _ = read_ranges(given_ranges, SimulationRanges())
     ranges = drawn_from if contaminated else drawn_from.clean()
     ranges = replace(ranges, raw_pixel_size_angstrom=(pixel_size, pixel_size))
-    if defocus is not None or ranges_file is None:
+    if defocus is not None or given_ranges is None:
         ranges = replace(ranges, defocus_angstrom=defocus or (5000.0, 30000.0))
     if dose is not None:
         ranges = replace(ranges, dose_electrons_per_square_angstrom=(dose, dose))

@@ -23,7 +23,7 @@ def train_denoiser(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
-    ranges: Path | None = None,
+    ranges: str | None = None,
     init_from: Path | None = None,
     resume: bool = False,
     restart: bool = False,
@@ -62,7 +62,8 @@ def train_denoiser(
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
     ranges
-        YAML file of what the simulation is to draw otherwise: keys of emflow.simulation.SimulationRanges.
+        What the simulation is to draw otherwise: a YAML file, or YAML such as '{coverage: [0.1, 0.2]}'; keys
+        of emflow.simulation.SimulationRanges.
     init_from
         Model folder, or a shipped model's name, to start from instead of random weights.
     resume

@@ -1,15 +1,14 @@
 """``emflow train-picker``."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from emflow.cli.learning import Learning
+from emflow.config.training import LossName
 
 DEFAULT = Learning()
-# As emflow.training.losses has them, which imports torch.
-LossName = Literal["cross_entropy", "dice", "dice_ce", "focal", "weighted_mse"]
 
 
 def train_picker(
@@ -25,7 +24,7 @@ def train_picker(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
-    ranges: Path | None = None,
+    ranges: str | None = None,
     init_from: Path | None = None,
     resume: bool = False,
     restart: bool = False,
@@ -56,7 +55,8 @@ def train_picker(
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
     ranges
-        YAML file of what the simulation is to draw otherwise: keys of emflow.simulation.SimulationRanges.
+        What the simulation is to draw otherwise: a YAML file, or YAML such as '{coverage: [0.1, 0.2]}'; keys
+        of emflow.simulation.SimulationRanges.
     init_from
         Model folder, or a shipped model's name, to start from instead of random weights.
     resume

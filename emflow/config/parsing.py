@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from emflow.config.sections import Config
 from emflow.config.session import Session
 from emflow.errors import SettingError
+from emflow.simulation_ranges import SimulationRanges, changed_ranges
 
 
 def parse_config(values: Mapping[str, Any], source: str) -> Config:
@@ -20,9 +21,11 @@ def parse_config(values: Mapping[str, Any], source: str) -> Config:
         Naming ``source``, the key, and for an unknown key the one that was probably meant.
     """
     try:
-        return Config.model_validate(dict(values))
+        config = Config.model_validate(dict(values))
     except ValidationError as error:
         raise SettingError(f"{source}: {_first_problem(error, Config)}") from None
+    changed_ranges(SimulationRanges(), config.train.ranges, f"{source}: train.ranges.")
+    return config
 
 
 def parse_session(values: Mapping[str, Any], source: str) -> Session:

@@ -14,6 +14,7 @@ from emflow.config.tomography import (
     Tilts,
     Tomogram,
 )
+from emflow.config.training import Train
 
 
 class Batches(Section):
@@ -174,35 +175,6 @@ class Summarise(Section):
 
     overlays: Annotated[int, Field(ge=0, le=100_000)] = Field(
         200, description="Draw the picks on all micrographs up to this many, else on an even sample."
-    )
-
-
-class Train(Section):
-    """train_models: the models that ship, made anew from simulation; nothing of it concerns sessions."""
-
-    atomic_models: str | None = Field(
-        None, description="Folder of atomic models (mmCIF, PDB) to simulate; null: made-up shapes alone."
-    )
-    picker_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        4000, description="Steps of the picker's training; 4000 take some 2 hours on 2 CPU cores."
-    )
-    denoiser_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        2500, description="Steps of the denoiser's training."
-    )
-    scenes: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        160, description="Simulated micrographs that a model is scored on, and a picker calibrated with."
-    )
-    segmenter_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        12_000, description="Steps of the training of the tomograms' segmenter."
-    )
-    tomogram_denoiser_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        1300, description="Steps of the training of the tomograms' denoiser."
-    )
-    tomograms: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        6, description="Simulated tomograms that models of tomograms are scored on."
-    )
-    seed: Annotated[int, Field(ge=0, le=2**31)] = Field(
-        17, description="Of all that is drawn at random in training."
     )
 
 

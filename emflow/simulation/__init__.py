@@ -2,7 +2,7 @@
 
 `draw_scene` makes one micrograph from a seed, in this order:
 
-1. ``ranges``: what is drawn at random, and from where (`SimulationRanges`).
+1. ``ranges``: draws from what `emflow.simulation_ranges` says (`SimulationRanges`).
 2. ``families``, ``shapes``, ``atoms``, ``library``: particles as blobs of potential in excess of ice,
    procedural (in two splits that share no shape) or from atomic models, and their projections.
 3. ``species``, ``placement``, ``particles``: which, where they lie and how they are turned; fragments and
@@ -18,8 +18,8 @@ B factor, no beam tilt and no crystalline ice film.
 """
 
 from emflow.simulation.library import ParticleLibrary
-from emflow.simulation.ranges import SimulationRanges
 from emflow.simulation.scene import Scene, draw_scene
 from emflow.simulation.shapes import Structure
+from emflow.simulation_ranges import SimulationRanges
 
 __all__ = ["ParticleLibrary", "Scene", "SimulationRanges", "Structure", "draw_scene"]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emflow.simulation.fields import edge, offsets, rough_outline, smooth_field, window
-from emflow.simulation.ranges import SimulationRanges, log_uniform, uniform
+from emflow.simulation.ranges import log_uniform, uniform
+from emflow.simulation_ranges import SimulationRanges
 
 # Mean inner potentials in volt. Ice: as superposed atoms at 0.93 g/cm^3.
 ICE_VOLT = 4.5

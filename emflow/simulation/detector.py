@@ -6,7 +6,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from emflow.simulation.ranges import SimulationRanges, log_uniform, mostly_low, uniform
+from emflow.simulation.ranges import log_uniform, mostly_low, uniform
+from emflow.simulation_ranges import SimulationRanges
 
 # Above this many electrons a pixel a normal deviate stands for the Poisson one: skewness below 0.13.
 _NORMAL_ABOVE = 60.0

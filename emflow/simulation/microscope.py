@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from emflow.ctf import interaction_radian_per_volt_angstrom, micrograph_ctf, spatial_frequencies
 from emflow.metadata import Ctf, OpticsGroup
 from emflow.simulation.detector import Detector
-from emflow.simulation.ranges import SimulationRanges, log_uniform, uniform
+from emflow.simulation.ranges import log_uniform, uniform
+from emflow.simulation_ranges import SimulationRanges
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from emflow.simulation.contaminants import Layers
 from emflow.simulation.fields import offsets, window
 from emflow.simulation.library import BOX, LEVELS, ParticleLibrary, rotation_matrices, splat
 from emflow.simulation.placement import draw_directions, place
-from emflow.simulation.ranges import SimulationRanges, log_uniform, uniform
+from emflow.simulation.ranges import log_uniform, uniform
+from emflow.simulation_ranges import SimulationRanges
 
 # Larger than this many pixels across, particles are projected one by one from their blobs.
 _LARGEST_CACHED = 44.0

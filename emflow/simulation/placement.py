@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from emflow.simulation.ranges import SimulationRanges, log_uniform
+from emflow.simulation.ranges import log_uniform
+from emflow.simulation_ranges import SimulationRanges
 
 
 def place(

@@ -15,8 +15,9 @@ from emflow.simulation.fields import smooth_field
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.microscope import Exposure
 from emflow.simulation.particles import add_aggregates, add_distractors
-from emflow.simulation.ranges import SimulationRanges, log_uniform, mostly_low, uniform
+from emflow.simulation.ranges import log_uniform, mostly_low, uniform
 from emflow.simulation.species import add_labelled, draw_scale, draw_species, visible
+from emflow.simulation_ranges import SimulationRanges
 
 # Phase contrast is linear for small phases; it saturates here, as an intensity cannot fall below nothing.
 _SATURATION = 0.9

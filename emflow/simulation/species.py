@@ -9,7 +9,8 @@ from emflow.simulation.contaminants import Layers
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.particles import add_particles
 from emflow.simulation.placement import orientation_modes, place
-from emflow.simulation.ranges import SimulationRanges, log_uniform, uniform
+from emflow.simulation.ranges import log_uniform, uniform
+from emflow.simulation_ranges import SimulationRanges
 
 
 def draw_scale(

@@ -7,12 +7,12 @@ the tests hold them to.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Literal
 
 import torch
 from torch.nn import functional
 
-LossName = Literal["cross_entropy", "dice", "dice_ce", "focal", "weighted_mse"]
+from emflow.config.training import LossName
+
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Lin et al., Focal loss for dense object detection (2017), eq. 4.

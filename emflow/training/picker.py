@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
+from emflow.config.training import LossName
 from emflow.familiarity import statistics_ranges
 from emflow.model_card import PICK, Calibration, ModelCard
 from emflow.networks import UNet
@@ -38,7 +39,7 @@ from emflow.training.augment import (
     random_symmetry,
 )
 from emflow.training.loop import Batch
-from emflow.training.losses import LOSSES, LossName
+from emflow.training.losses import LOSSES
 
 PIXELS_PER_DIAMETER = 24.0
 # Standard deviation of the target's Gaussian: wide enough to learn from, narrow enough to tell neighbours.

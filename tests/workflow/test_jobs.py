@@ -59,6 +59,13 @@ CONFIG_CHANGES = {
     "summarise.overlays": (3, {"summarise": 1}),
     # Of no session: tests/workflow/test_train_models.py has what they run.
     "train.atomic_models": ("elsewhere", {}),
+    "train.ranges": ({"coverage": [0.1, 0.2]}, {}),
+    "train.schedule": ("constant", {}),
+    "train.patience": (5, {}),
+    "train.heat_loss": ("focal", {}),
+    "train.junk_loss": ("dice", {}),
+    "train.picker_init_from": ("picker", {}),
+    "train.denoiser_init_from": ("denoiser", {}),
     "train.picker_steps": (5, {}),
     "train.denoiser_steps": (5, {}),
     "train.scenes": (5, {}),

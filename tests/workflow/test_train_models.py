@@ -43,7 +43,14 @@ def structure(distance: float) -> str:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, its models trained, if only for a step; copy it before you touch it."""
     parent = fill(tmp_path_factory.mktemp("train_models"))
-    change(parent, atomic_models="structures", picker_steps=1, denoiser_steps=1, scenes=1)
+    change(
+        parent,
+        atomic_models="structures",
+        picker_steps=1,
+        denoiser_steps=1,
+        scenes=1,
+        ranges={"coverage": [0.1, 0.2]},
+    )
     command(parent, "snakemake", "--cores", "2", "train_models")
     return parent
 
@@ -79,12 +86,22 @@ def test_models_of_tomograms_are_a_target_of_their_own(folder):
 def test_commands_hold_the_settings(folder):
     change(folder, picker_steps=7, seed=3)
     said = command(folder, "snakemake", "-np", "train_models").stdout
-    assert "emflow train-picker --output models/picker --steps 7 --scenes 160 --seed 3" in said
-    assert "emflow train-denoiser --output models/denoiser --steps 2500 --scenes 160 --seed 3" in said
-    assert "--models" not in said
+    plain = "--schedule one_cycle --patience 0"
+    losses = "--heat-loss weighted_mse --junk-loss dice_ce"
+    picker = f"emflow train-picker --output models/picker --steps 7 {plain} {losses} --scenes 160 --seed 3"
+    denoiser = f"emflow train-denoiser --output models/denoiser --steps 2500 {plain} --scenes 160 --seed 3"
+    assert picker in said
+    assert denoiser in said
+    for flag in ("--models", "--ranges", "--init-from"):
+        assert flag not in said
     named = ("--config", "atomic_models=structures")
     said = command(folder, "snakemake", "-np", "train_models", *named).stdout
-    assert said.count("--seed 3 --models structures --device") == 2
+    assert said.count("--seed 3  --models structures  --device") == 2
+    change(folder, ranges={"coverage": [0.1, 0.2]}, patience=4, picker_init_from="picker")
+    said = command(folder, "snakemake", "-np", "train_models").stdout
+    assert said.count("""--ranges '{"coverage": [0.1, 0.2]}'""") == 2
+    assert said.count("--patience 4") == 2
+    assert said.count("--init-from picker --device") == 1
 
 
 def test_a_finished_training_leaves_whole_models_and_does_not_run_again(trained):
@@ -92,6 +109,7 @@ def test_a_finished_training_leaves_whole_models_and_does_not_run_again(trained)
     for model, task in (("picker", "pick"), ("denoiser", "denoise")):
         card = check_model(trained / "models" / model, task)
         assert sorted(card.training["atomic_models"]) == ["1abc", "2def"]
+        assert card.training["ranges"] == {"coverage": [0.1, 0.2]}
 
 
 @pytest.mark.parametrize(
@@ -101,6 +119,13 @@ def test_a_finished_training_leaves_whole_models_and_does_not_run_again(trained)
         ("picker_steps", 7, {"train_picker": 1}),
         ("denoiser_steps", 7, {"train_denoiser": 1}),
         ("seed", 7, BOTH),
+        ("ranges", {"dose_electrons_per_square_angstrom": [20, 30]}, BOTH),
+        ("schedule", "constant", BOTH),
+        ("patience", 3, BOTH),
+        ("heat_loss", "focal", {"train_picker": 1}),
+        ("junk_loss", "dice", {"train_picker": 1}),
+        ("picker_init_from", "picker", {"train_picker": 1}),
+        ("denoiser_init_from", "denoiser", {"train_denoiser": 1}),
         ("atomic_models", None, BOTH),
     ],
 )
@@ -123,3 +148,28 @@ def test_a_wrong_folder_is_refused_before_the_first_job(folder):
             folder, "snakemake", "-n", "train_models", "--config", f"atomic_models={place}", expect=2
         ).stderr
         assert f"emflow: --models {place} {reason}" in said
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said"),
+    [
+        (
+            {"coverag": [0.1, 0.2]},
+            "train.ranges.coverag: no range of the simulator has this name; did you mean",
+        ),
+        ({"coverage": [0.2, 0.1]}, "train.ranges.coverage: should be the least and the most, not [0.2, 0.1]"),
+        ({"defocus_angstrom": [0, 9000]}, "train.ranges.defocus_angstrom: should be above 0, not 0"),
+        ({"foil_probability": 2}, "train.ranges.foil_probability: should be from 0 to 1, not 2"),
+        ([1], "train.ranges: should be a valid dictionary, not [1]"),
+    ],
+)
+def test_wrong_ranges_are_refused_before_the_first_job(folder, ranges, said):
+    change(folder, ranges=ranges)
+    told = command(folder, "snakemake", "-n", "train_models", expect=2).stderr
+    assert f"emflow: config/config.yaml: {said}" in told
+
+
+def test_an_absent_model_to_start_from_is_refused_before_the_first_job(folder):
+    change(folder, denoiser_init_from="nowhere")
+    told = command(folder, "snakemake", "-n", "train_models", expect=2).stderr
+    assert "emflow: model nowhere: no folder with a card.json" in told

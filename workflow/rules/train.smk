@@ -25,13 +25,20 @@ rule train_picker:
         gpu=GPUS,
         device=CONFIG.device,
         models=atomic_models_flag,
+        start=start_flag(CONFIG.train.picker_init_from),
         # A profile may start several processes that share the training.
         launch="",
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=24 * 60,
     params:
         models=atomic_models_digest,
+        ranges=RANGES,
+        start=start_digest(CONFIG.train.picker_init_from),
         steps=CONFIG.train.picker_steps,
+        schedule=CONFIG.train.schedule,
+        patience=CONFIG.train.patience,
+        heat_loss=CONFIG.train.heat_loss,
+        junk_loss=CONFIG.train.junk_loss,
         scenes=CONFIG.train.scenes,
         seed=CONFIG.train.seed,
         revision=REVISIONS["train_picker"],
@@ -39,9 +46,15 @@ rule train_picker:
         "{resources.launch} emflow train-picker"
         " --output models/picker"
         " --steps {params.steps:q}"
+        " --schedule {params.schedule:q}"
+        " --patience {params.patience:q}"
+        " --heat-loss {params.heat_loss:q}"
+        " --junk-loss {params.junk_loss:q}"
         " --scenes {params.scenes:q}"
         " --seed {params.seed:q}"
+        " {params.ranges}"
         " {resources.models}"
+        " {resources.start}"
         " --device {resources.device:q}"
         " --threads {threads}"
         " --resume"
@@ -69,13 +82,18 @@ rule train_denoiser:
         gpu=GPUS,
         device=CONFIG.device,
         models=atomic_models_flag,
+        start=start_flag(CONFIG.train.denoiser_init_from),
         # A profile may start several processes that share the training.
         launch="",
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=24 * 60,
     params:
         models=atomic_models_digest,
+        ranges=RANGES,
+        start=start_digest(CONFIG.train.denoiser_init_from),
         steps=CONFIG.train.denoiser_steps,
+        schedule=CONFIG.train.schedule,
+        patience=CONFIG.train.patience,
         scenes=CONFIG.train.scenes,
         seed=CONFIG.train.seed,
         revision=REVISIONS["train_denoiser"],
@@ -83,9 +101,13 @@ rule train_denoiser:
         "{resources.launch} emflow train-denoiser"
         " --output models/denoiser"
         " --steps {params.steps:q}"
+        " --schedule {params.schedule:q}"
+        " --patience {params.patience:q}"
         " --scenes {params.scenes:q}"
         " --seed {params.seed:q}"
+        " {params.ranges}"
         " {resources.models}"
+        " {resources.start}"
         " --device {resources.device:q}"
         " --threads {threads}"
         " --resume"

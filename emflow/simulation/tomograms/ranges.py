@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from emflow.simulation.ranges import Range
+from emflow.simulation_ranges import Range
 
 
 @dataclass(frozen=True)
