@@ -35,6 +35,7 @@ def import_tomogram(
     wanted_pixel_size_angstrom: float = 10.0,
     even_tomograms: str | None = None,
     odd_tomograms: str | None = None,
+    protein_bright: bool = False,
     stores: str | None = None,
 ) -> None:
     """Write a tomogram's store and its table, slab by slab.
@@ -55,6 +56,8 @@ def import_tomogram(
         A finer tomogram is averaged to voxels of this side; a coarser one stays as it is.
     even_tomograms, odd_tomograms
         Globs of the halves; found by their names when not given.
+    protein_bright
+        Whether the files show protein bright: the store has it dark, as all tomograms here.
     stores
         Folder or URL (s3://...) below which the store lies, instead of beside its index.
     """
@@ -70,8 +73,9 @@ def import_tomogram(
         with ExitStack() as stack:
             source = _Source.open(unit, stack, pixel_size_angstrom)
             volume = _row(tilt_series, source, wanted_pixel_size_angstrom)
+            slabs = source.slabs(volume, sign=-1 if protein_bright else 1)
             say(STAGE, f"{tilt_series}: {volume.width} x {volume.height} x {volume.depth} voxels")
-            write_volume(STAGE, output, volume, source.slabs(volume), channels=source.channels, stores=stores)
+            write_volume(STAGE, output, volume, slabs, channels=source.channels, stores=stores)
     except BadInputError as error:
         reason = f"{path} {error}"
         write_failed_volume(STAGE, output, tilt_series, reason)
@@ -127,15 +131,18 @@ class _Source:
             raise BadInputError(f"is constant: its voxels are {float(slices.flat[0]):g}")
         return float(slices.mean()), spread
 
-    def slabs(self, volume: VolumeRow) -> Iterator[Slab]:
-        """Yield slabs in units of the tomogram's spread, about a mean of 0: 16 bits hold it well then."""
+    def slabs(self, volume: VolumeRow, *, sign: int) -> Iterator[Slab]:
+        """Yield slabs in units of the tomogram's spread, about a mean of 0: 16 bits hold it well then.
+
+        A ``sign`` of -1 turns bright into dark.
+        """
         mean, spread = self.standards()
         shape = (volume.depth or 0, volume.height or 0, volume.width or 0)
         work = Resampling(self.shape, shape, (volume.pixel_size_angstrom or 1.0) / self.pixel_size_angstrom)
         for first in range(0, shape[0], SLAB_SLICES):
             last = min(first + SLAB_SLICES, shape[0])
             slab = [work.slab(partial(self.read, name), first, last) for name in self.channels]
-            yield first, (np.stack(slab) - np.float32(mean)) / np.float32(spread), None
+            yield first, (np.stack(slab) - np.float32(mean)) / np.float32(sign * spread), None
 
 
 def _row(name: str, source: _Source, wanted_angstrom: float) -> VolumeRow:

@@ -61,6 +61,7 @@ def init(
     tilt_hand: Literal[1, -1] | None = None,
     even_tomograms: str | None = None,
     odd_tomograms: str | None = None,
+    protein_bright: bool = False,
     gain: Path | None = None,
     gain_rotation: Literal[0, 1, 2, 3] = 0,
     gain_flip: Literal["none", "upside_down", "left_right"] = "none",
@@ -110,6 +111,8 @@ def init(
         1 if defocus grows with z, -1 if it falls: RELION's rlnTomoHand.
     even_tomograms, odd_tomograms
         Globs of tomograms of the halves; found by their names when not given.
+    protein_bright
+        Whether the tomograms show protein bright, as inverted ones do.
     gain
         Gain reference of the movies: MRC, TIFF or .gain.
     gain_rotation, gain_flip
@@ -159,6 +162,7 @@ def init(
         "tilt_hand": tilt_hand,
         "even_tomograms": even_tomograms and os.path.abspath(even_tomograms),  # noqa: PTH100
         "odd_tomograms": odd_tomograms and os.path.abspath(odd_tomograms),  # noqa: PTH100
+        "protein_bright": protein_bright,
         "gain": gain and os.path.abspath(gain),  # noqa: PTH100
         "gain_rotation": gain_rotation,
         "gain_flip": gain_flip,

@@ -78,7 +78,7 @@ _OF_MOVIES = (
     *_CAMERA,
 )
 _OF_TILT_SERIES = ("tilt_frames", "tilt_axis_degrees", "tilt_hand")
-_OF_TOMOGRAMS = ("even_tomograms", "odd_tomograms")
+_OF_TOMOGRAMS = ("even_tomograms", "odd_tomograms", "protein_bright")
 # What each kind of input has, of the columns that only some have
 _COLUMNS_OF: dict[str, tuple[str, ...]] = {
     "micrographs": (),

@@ -93,6 +93,9 @@ class Session(Section):
         "_EVN or _half1 after the tomogram's.",
     )
     odd_tomograms: str | None = Field(None, description="Likewise of the odd halves: _odd, _ODD or _half2.")
+    protein_bright: bool = Field(
+        False, description="Whether tomograms show protein bright, as inverted ones do; they are turned back."
+    )
 
     @field_validator("tilt_hand")
     @classmethod

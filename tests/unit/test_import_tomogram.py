@@ -59,6 +59,13 @@ def test_a_tomogram_is_stored_in_units_of_its_spread(tmp_path: Path) -> None:
     assert np.corrcoef(stored.ravel(), volume.ravel())[0, 1] > 0.9999
 
 
+def test_bright_protein_is_stored_dark(tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).normal(120, 3, (40, 30, 36))
+    _write(tmp_path / "inverted.mrc", volume)
+    row = _imported(tmp_path, "inverted", protein_bright=True)
+    assert np.corrcoef(_stored(tmp_path, "inverted", row).ravel(), volume.ravel())[0, 1] < -0.9999
+
+
 def test_halves_are_found_by_their_names(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     even, odd = rng.normal(size=(2, 20, 24, 24))

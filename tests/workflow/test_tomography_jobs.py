@@ -89,12 +89,13 @@ TILT_COLUMNS = {
     "tilt_axis_degrees": (80.0, ALL),
     "tilt_hand": (1, ALL),
 }
+READY = {"import_tomogram": 1, "denoise_tomogram": 1, "segment": 1, "pick_tomogram": 1, **END}
 TOMOGRAM_COLUMNS = {
     "tomograms": ("/elsewhere/*.mrc", {}),
     "even_tomograms": ("/elsewhere/*.mrc", {}),
     "odd_tomograms": ("/elsewhere/*.mrc", {}),
+    "protein_bright": (True, READY),
 }
-READY = {"import_tomogram": 1, "denoise_tomogram": 1, "segment": 1, "pick_tomogram": 1, **END}
 
 
 def _change(session: Path, key: str, value: object, folder: Path) -> None:
@@ -194,7 +195,7 @@ def test_a_changed_column_of_tilt_series_runs_from_there(tilts: Path, column: st
 
 
 @pytest.mark.parametrize("column", TOMOGRAM_COLUMNS)
-def test_where_ready_tomograms_lie_runs_nothing(volumes: Path, column: str) -> None:
+def test_a_changed_column_of_ready_tomograms_runs_what_it_must(volumes: Path, column: str) -> None:
     value, expected = TOMOGRAM_COLUMNS[column]
     path = volumes / "config/sessions.tsv"
     (row,) = read_sessions(path)

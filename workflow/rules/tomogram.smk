@@ -23,6 +23,9 @@ rule import_tomogram:
             wildcards.session
         ].pixel_size_angstrom,
         wanted=CONFIG.tomogram.pixel_size_angstrom,
+        bright=lambda wildcards: switch(
+            "protein-bright", PLAN.sessions[wildcards.session].protein_bright
+        ),
         revision=REVISIONS["import_tomogram"],
     shell:
         "emflow import-tomogram"
@@ -32,6 +35,7 @@ rule import_tomogram:
         " --digest {params.digest:q}"
         " --pixel-size-angstrom {params.pixel_size:q}"
         " --wanted-pixel-size-angstrom {params.wanted:q}"
+        " {params.bright}"
         " {resources.halves}"
         " {resources.stores}"
         " --output {output:q}"
