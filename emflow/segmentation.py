@@ -21,7 +21,7 @@ CLIP_SIGMAS = 8.0
 # What a class's score, in 255ths of certainty, goes up to.
 SCORE = 255
 # How many upright slices are looked at before what they say is put away.
-UPRIGHT_SLICES = 64
+UPRIGHT_SLICES = 32
 # How a volume (z, y, x) is turned for slices along y and x: z stays upright, as in training.
 _UPRIGHT = {1: (1, 0, 2), 2: (2, 0, 1)}
 # Slices that a tomogram's centre and spread are measured on.
@@ -113,10 +113,11 @@ def look_upright(
             wanted = mirrored(np.arange(first - radius, last + radius), shape[axis])
             low, high = int(wanted.min()), int(wanted.max()) + 1
             slab = standardise(read(_part(axis, low, high)).transpose(order), centre, spread)[wanted - low]
-            third = np.stack(
-                [np.rint(SCORE / 3 * one).astype(np.uint8) for one in _answers(network, slab, device)], axis=1
-            ).transpose(back)
+            third = np.empty((network.out_channels, last - first, *slab.shape[1:]), dtype=np.uint8)
+            for number, one in enumerate(_answers(network, slab, device)):
+                third[:, number] = np.rint(SCORE / 3 * one)
             where = (slice(None), *_part(axis, first, last))
+            third = third.transpose(back)
             sums[where] = third if axis == 1 else sums[where] + third
 
 
@@ -155,12 +156,13 @@ def segment_slabs(
         low, high = int(wanted.min()), int(wanted.max()) + 1
         slab = standardise(read(_part(0, low, high)), centre, spread)[wanted - low]
         known = None if upright is None else np.asarray(upright[:, first:last])
-        scores, labels = [], []
+        scores = np.empty((network.out_channels, last - first, *shape[1:]), dtype=np.uint8)
+        labels = np.empty(scores.shape[1:], dtype=np.uint8)
         for number, one in enumerate(_answers(network, slab, device)):
             score = share * one if known is None else share * one + known[:, number]
-            labels.append(score.argmax(axis=0).astype(np.uint8))
-            scores.append(np.rint(score).astype(np.uint8))
-        yield first, np.stack(scores, axis=1), np.stack(labels)
+            labels[number] = score.argmax(axis=0)
+            scores[:, number] = np.rint(score)
+        yield first, scores, labels
 
 
 def _part(axis: int, first: int, last: int) -> Part:

@@ -61,10 +61,11 @@ def write_volume(
         digest, total, squares, count = hashlib.sha256(), 0.0, 0.0, 0
         for first, slab, slab_labels in slabs:
             writer.write(first, slab, slab_labels)
-            stored = np.rint(slab).astype("u1") if dtype == "uint8" else slab.astype("<f2")
-            digest.update(np.ascontiguousarray(stored).tobytes())
+            whole = np.rint(slab) if dtype == "uint8" and slab.dtype != np.uint8 else slab
+            stored = whole.astype("u1" if dtype == "uint8" else "<f2", copy=False)
+            digest.update(np.ascontiguousarray(stored).data)
             if slab_labels is not None:
-                digest.update(np.ascontiguousarray(slab_labels).tobytes())
+                digest.update(np.ascontiguousarray(slab_labels).data)
             values = slab[0].astype(np.float64)
             total, squares, count = (
                 total + values.sum(),

@@ -23,11 +23,15 @@ def scratch_array(shape: tuple[int, int, int, int], chunk_pixels: int) -> Iterat
     chunk_pixels
         Side of a chunk along y and x: whoever writes multiples of it reads nothing back.
     """
+    most_of_chunk = (2 * SLAB_SLICES, chunk_pixels, chunk_pixels)
     with tempfile.TemporaryDirectory(prefix="emflow-") as folder:
         yield zarr.create_array(
             Path(folder) / "scratch.zarr",
             shape=shape,
-            chunks=(shape[0], min(SLAB_SLICES, shape[1]), *(min(chunk_pixels, side) for side in shape[2:])),
+            chunks=(
+                shape[0],
+                *(min(most, side) for most, side in zip(most_of_chunk, shape[1:], strict=True)),
+            ),
             dtype="uint8",
             compressors=BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"),
         )

@@ -37,11 +37,15 @@ def level_shapes(shape: Shape) -> list[Shape]:
 
 def halve(volumes: NDArray[np.generic]) -> NDArray[np.float32]:
     """Average 2 x 2 x 2 voxels of volumes (channels, z, y, x); an odd last one is repeated."""
-    padding = [(0, 0), *((0, side % 2) for side in volumes.shape[1:])]
-    even = np.pad(volumes.astype(np.float32), padding, mode="edge")
-    channels, depth, height, width = even.shape
-    cells = even.reshape(channels, depth // 2, 2, height // 2, 2, width // 2, 2)
-    averaged: NDArray[np.float32] = cells.mean(axis=(2, 4, 6), dtype=np.float32)
+    # One channel after the other: scores are bytes, and as numbers of four they would take the most memory.
+    return np.stack([_halve_one(volume) for volume in volumes])
+
+
+def _halve_one(volume: NDArray[np.generic]) -> NDArray[np.float32]:
+    even = np.pad(volume.astype(np.float32), [(0, side % 2) for side in volume.shape], mode="edge")
+    depth, height, width = even.shape
+    cells = even.reshape(depth // 2, 2, height // 2, 2, width // 2, 2)
+    averaged: NDArray[np.float32] = cells.mean(axis=(1, 3, 5), dtype=np.float32)
     return averaged
 
 
@@ -139,7 +143,7 @@ class VolumeWriter(Attempt):
         start = first_slice
         for level in self._levels:
             values = np.rint(slab) if self._dtype.kind == "u" and slab.dtype.kind == "f" else slab
-            level[:, start : start + slab.shape[1]] = values.astype(self._dtype)
+            level[:, start : start + slab.shape[1]] = values.astype(self._dtype, copy=False)
             slab, start = halve(slab), start // 2
         if labels is not None:
             start = first_slice
