@@ -23,6 +23,7 @@ def train_denoiser(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
+    allow_kept_apart: bool = False,
     ranges: str | None = None,
     init_from: Path | None = None,
     resume: bool = False,
@@ -61,6 +62,8 @@ def train_denoiser(
         auto, cpu or cuda.
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    allow_kept_apart
+        Learn also from structures that models are judged by: for a model of your own.
     ranges
         What the simulation is to draw otherwise: a YAML file, or YAML such as '{coverage: [0.1, 0.2]}'; keys
         of emflow.simulation.SimulationRanges.
@@ -106,7 +109,7 @@ def train_denoiser(
         own = own_material(halves, micrographs, config)
         network, made = learn(material=own.material, loss=own.loss, sources=own.data)
     else:
-        library, sources = library_of(models)
+        library, sources = library_of(models, allow_kept_apart=allow_kept_apart)
         drawn_from, told = read_ranges(ranges, denoiser.RANGES)
         samples = denoiser.DenoiserSamples(library, drawn_from)
         with simulated(samples, denoiser.denoiser_batch, config, workers=workers) as material:

@@ -24,6 +24,7 @@ def train_picker(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
+    allow_kept_apart: bool = False,
     ranges: str | None = None,
     init_from: Path | None = None,
     resume: bool = False,
@@ -54,6 +55,8 @@ def train_picker(
         auto, cpu or cuda.
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    allow_kept_apart
+        Learn also from structures that models are judged by: for a model of your own.
     ranges
         What the simulation is to draw otherwise: a YAML file, or YAML such as '{coverage: [0.1, 0.2]}'; keys
         of emflow.simulation.SimulationRanges.
@@ -83,7 +86,7 @@ def train_picker(
     torch.set_num_threads(threads)
     config = learning.config(steps=steps, seed=seed)
     architecture = {"name": "UNet", "in_channels": 1, "out_channels": 2, "channels": list(channels)}
-    library, sources = library_of(models)
+    library, sources = library_of(models, allow_kept_apart=allow_kept_apart)
     drawn_from, told = read_ranges(ranges, picker.RANGES)
     samples = picker.PickerSamples(library, drawn_from)
     with simulated(samples, picker.picker_batch, config, workers=workers) as material:

@@ -23,6 +23,7 @@ def train_segmenter(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
+    allow_kept_apart: bool = False,
     keep: Path | None = None,
     crops: float = 300.0,
     denoiser: Path | None = None,
@@ -65,6 +66,8 @@ def train_segmenter(
         auto, cpu or cuda.
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    allow_kept_apart
+        Learn also from structures that models are judged by: for a model of your own.
     keep
         Folder that keeps simulated tomograms: another training takes them from there.
     crops
@@ -117,7 +120,7 @@ def train_segmenter(
         "out_channels": len(CLASS_NAMES),
         "channels": list(channels),
     }
-    library, sources = library_of(models)
+    library, sources = library_of(models, allow_kept_apart=allow_kept_apart)
     draw: Draw = TrainingTomograms(library)
     denoising = None
     if denoiser is not None:

@@ -22,6 +22,7 @@ def train_tomogram_denoiser(
     workers: int = 1,
     device: str = "auto",
     models: Path | None = None,
+    allow_kept_apart: bool = False,
     keep: Path | None = None,
     crops: float = 300.0,
     init_from: Path | None = None,
@@ -53,6 +54,8 @@ def train_tomogram_denoiser(
         auto, cpu or cuda.
     models
         Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
+    allow_kept_apart
+        Learn also from structures that models are judged by: for a model of your own.
     keep
         Folder that keeps simulated tomograms: another training takes them from there.
     crops
@@ -84,7 +87,7 @@ def train_tomogram_denoiser(
     torch.set_num_threads(threads)
     config = replace(learning.config(steps=steps, seed=seed), crop_pixels=crop_voxels)
     architecture = {"name": "UNet3D", "in_channels": 1, "out_channels": 1, "channels": list(channels)}
-    library, sources = library_of(models)
+    library, sources = library_of(models, allow_kept_apart=allow_kept_apart)
     draw: Draw = TrainingTomograms(library)
     samples = tomogram_denoiser.TomogramDenoiserSamples(draw if keep is None else KeptTomograms(draw, keep))
     batch = tomogram_denoiser.tomogram_denoiser_batch

@@ -14,12 +14,14 @@ import torch
 
 from emflow.cli.progress import command_line, say
 from emflow.errors import SettingError
+from emflow.io.atomic_model_files import atomic_model_files, check_learnable
 from emflow.io.atomic_models import read_atomic_models
 from emflow.io.checkpoint import load_checkpoint, save_checkpoint
 from emflow.io.curves import write_curves
 from emflow.io.files import sha256, write_text
 from emflow.io.gpus import take_device
 from emflow.io.model import load_model
+from emflow.kept_apart import NAMES
 from emflow.networks import UNet, build
 from emflow.resources import model_folder
 from emflow.simulation import ParticleLibrary
@@ -191,11 +193,24 @@ def write_metrics(output: Path, metrics: Mapping[str, Any]) -> None:
     write_text(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
-def library_of(models: Path | None) -> tuple[ParticleLibrary, dict[str, Any]]:
-    """Return the training library, with the atomic models of a folder, and what to say of it in the card."""
+def library_of(
+    models: Path | None, *, allow_kept_apart: bool = False
+) -> tuple[ParticleLibrary, dict[str, Any]]:
+    """Return the training library, with the atomic models of a folder, and what to say of it in the card.
+
+    Raises
+    ------
+    SettingError
+        If the folder holds structures that are kept apart, unless these are allowed.
+    """
     if models is None:
         return ParticleLibrary("train"), {"data": "simulated, procedural shapes alone"}
+    if not allow_kept_apart:
+        check_learnable(atomic_model_files(models))
     found = read_atomic_models(models)
-    files = {structure.name: sha256(path) for structure, path in found}
     library = ParticleLibrary("train", models=[structure for structure, _ in found])
-    return library, {"data": "simulated, procedural shapes and atomic models", "atomic_models": files}
+    return library, {
+        "data": "simulated, procedural shapes and atomic models",
+        "atomic_models": {structure.name: sha256(path) for structure, path in found},
+        "kept_apart": [] if allow_kept_apart else list(NAMES),
+    }

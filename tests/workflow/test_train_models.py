@@ -150,6 +150,13 @@ def test_a_wrong_folder_is_refused_before_the_first_job(folder):
         assert f"emflow: --models {place} {reason}" in said
 
 
+def test_structures_that_are_kept_apart_are_refused_before_the_first_job(folder):
+    (folder / "structures/1abc.pdb").rename(folder / "structures/1qvr.pdb")
+    named = ("--config", "atomic_models=structures")
+    said = command(folder, "snakemake", "-n", "train_models", *named, expect=2).stderr
+    assert "emflow: --models: structures/1qvr.pdb is kept apart, as p97" in said
+
+
 @pytest.mark.parametrize(
     ("ranges", "said"),
     [

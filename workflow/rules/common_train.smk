@@ -3,7 +3,8 @@
 import hashlib
 import json
 
-from emflow.io.atomic_model_files import atomic_model_files
+from emflow.errors import BadInputError
+from emflow.io.atomic_model_files import atomic_model_files, check_learnable
 from emflow.io.files import sha256
 from emflow.resources import model_folder
 
@@ -17,7 +18,8 @@ def atomic_models_digest(wildcards):
         return ""
     try:
         files = atomic_model_files(Path(ATOMIC_MODELS))
-    except SettingError as error:
+        check_learnable(files)
+    except (SettingError, BadInputError) as error:
         refuse(error)
     lines = [f"{name} {sha256(path)}" for name, path in files.items()]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
