@@ -82,7 +82,7 @@ def make_batch(folder: Path, images: Path, first: bytes, number: int, micrograph
 def main() -> None:
     batches, micrographs = map(int, sys.argv[1:] or ("250", "8"))
     export.write_relion_project = timed("write", export.write_relion_project)
-    export.check_star_paths = timed("check", export.check_star_paths)
+    export.check_export = timed("check", export.check_export)
     candidates = export.candidates_of
     export.candidates_of = timed("read", lambda *arguments: list(candidates(*arguments)))
     with tempfile.TemporaryDirectory() as name:

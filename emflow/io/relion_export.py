@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emflow.io.files import link, write_text_if_changed
 from emflow.io.relion_tables import diameter_comment
-from emflow.io.star import Pieces, Table, star_text, write_star
+from emflow.io.star import Pieces, Table, float_cells, star_rows, star_text, write_star
 from emflow.metadata import Ctf, OpticsGroup
 from emflow.relion import (
     COORDINATES,
@@ -25,7 +25,13 @@ from emflow.relion import (
     number_optics_groups,
 )
 
-_MICROGRAPHS_PER_PIECE = 200
+_COORDINATE_COLUMNS = (
+    "rlnCoordinateX",
+    "rlnCoordinateY",
+    "rlnAutopickFigureOfMerit",
+    "rlnClassNumber",
+    "rlnAnglePsi",
+)
 
 
 @dataclass(frozen=True)
@@ -46,22 +52,31 @@ class ExportedMicrograph:
     figure_of_merit: NDArray[np.float64]
     ctf_picture: Path | None = None
 
-    def coordinates(self) -> pd.DataFrame:
-        """Return the five columns of a coordinate file; class and angle keep RELION's JoinStar content."""
-        return pd.DataFrame(
-            {
-                "rlnCoordinateX": self.x,
-                "rlnCoordinateY": self.y,
-                "rlnAutopickFigureOfMerit": self.figure_of_merit,
-                "rlnClassNumber": np.zeros(len(self.x), dtype=np.int32),
-                "rlnAnglePsi": np.zeros(len(self.x)),
-            }
-        )
+    def coordinate_rows(self) -> str:
+        """Return the rows of a coordinate file; class and angle keep RELION's JoinStar content.
+
+        A table of pandas' for each micrograph would take most of the time of an export.
+        """
+        merits = float_cells(self.figure_of_merit, "", _COORDINATE_COLUMNS[2])
+        rows = zip(self.x.tolist(), self.y.tolist(), merits, strict=True)
+        return "".join(f"{x} {y} {merit} 0 0.000000\n" for x, y, merit in rows)
+
+
+@dataclass(frozen=True)
+class WrittenPicks:
+    """What was written of a micrograph's picks: its coordinate file, and its rows in particles.star.
+
+    Both by the SHA-256 of their bytes; the rows stand in particles.star in the order of the micrographs.
+    """
+
+    coordinates_sha256: str
+    particles_sha256: str
+    particles_bytes: int
 
 
 def write_relion_project(
     folder: Path, micrographs: Sequence[ExportedMicrograph], *, diameter_angstrom: float
-) -> dict[str, str]:
+) -> dict[str, WrittenPicks]:
     """Write a session as RELION 3.1, 4 and 5 read it; files that would not change are left alone.
 
     A micrograph without picks stands in the micrographs STAR alone: RELION reads an empty coordinate file
@@ -80,7 +95,7 @@ def write_relion_project(
     Returns
     -------
     dict
-        SHA-256 of the coordinate file of every micrograph that has one.
+        By name, what was written of every micrograph that has picks, in their order.
 
     Raises
     ------
@@ -94,7 +109,7 @@ def write_relion_project(
         if micrograph.ctf_picture is not None:
             link(folder / ctf_image_path(micrograph.name), micrograph.ctf_picture)
         if len(micrograph.x):
-            text = star_text({"": micrograph.coordinates()})
+            text = star_text({"": Pieces(_COORDINATE_COLUMNS, [micrograph.coordinate_rows()])})
             write_text_if_changed(folder / coordinate_path(micrograph.name), text)
             digests[micrograph.name] = hashlib.sha256(text.encode()).hexdigest()
     groups = number_optics_groups(micrograph.optics for micrograph in micrographs)
@@ -117,6 +132,7 @@ def write_relion_project(
             "optics": optics,
             "micrographs": _micrographs(with_ctf, groups, with_ctf=True),
         }
+    written: dict[str, WrittenPicks] = {}
     picked = [micrograph for micrograph in micrographs if len(micrograph.x)]
     if picked:
         names = [micrograph.name for micrograph in picked]
@@ -125,7 +141,8 @@ def write_relion_project(
         write_text_if_changed(folder / COORDINATES_LIST, f"{next(reversed(files))}\n")
         files["autopick.star"] = {"coordinate_files": listed}
         # A defocus that only some rows have would be read as 0 in the others.
-        particles = _particles(picked, groups, with_ctf=len(with_ctf) == len(micrographs))
+        every_ctf = len(with_ctf) == len(micrographs)
+        particles = _particles(picked, groups, digests, written, with_ctf=every_ctf)
         files["particles.star"] = {"optics": optics_of_particles, "particles": particles}
     for name, tables in files.items():
         comments = (
@@ -142,7 +159,7 @@ def write_relion_project(
     _remove_strays(
         folder / COORDINATES, kept | ({folder / COORDINATES_LIST} if picked else set()), f"*{SUFFIX}"
     )
-    return digests
+    return written
 
 
 def _remove_strays(folder: Path, keep: set[Path], pattern: str) -> None:
@@ -206,26 +223,34 @@ def _ctf_columns(micrographs: Sequence[ExportedMicrograph]) -> dict[str, NDArray
 def _particles(
     micrographs: Sequence[ExportedMicrograph],
     groups: Mapping[OpticsGroup, tuple[int, str]],
+    coordinates_sha256: Mapping[str, str],
+    written: dict[str, WrittenPicks],
     *,
     with_ctf: bool,
 ) -> Pieces:
-    # Quality columns must be in every piece or in none, hence all CTFs at once.
+    """Return all picks as one table; ``written`` is filled as it is written.
+
+    A row is that of the coordinate file, and what is the same for all picks of the micrograph.
+    """
     ctf = _ctf_columns(micrographs) if with_ctf else {}
     if ctf:
         del ctf["rlnCtfAstigmatism"]
         # What RELION's own extraction writes beside the defocus, with the values that change nothing.
         ctf["rlnCtfBfactor"], ctf["rlnCtfScalefactor"] = np.zeros(len(micrographs)), np.ones(len(micrographs))
-    columns = tuple(micrographs[0].coordinates().columns)
+    of_micrograph = pd.DataFrame(
+        {
+            "rlnMicrographName": [micrograph.name for micrograph in micrographs],
+            "rlnOpticsGroup": [groups[micrograph.optics][0] for micrograph in micrographs],
+        }
+        | ctf
+    )
 
-    def pieces() -> Iterator[pd.DataFrame]:
-        for start in range(0, len(micrographs), _MICROGRAPHS_PER_PIECE):
-            some = micrographs[start : start + _MICROGRAPHS_PER_PIECE]
-            counts = [len(micrograph.x) for micrograph in some]
-            frame = pd.concat([micrograph.coordinates() for micrograph in some], ignore_index=True)
-            frame["rlnMicrographName"] = np.repeat(np.array([m.name for m in some], dtype=object), counts)
-            frame["rlnOpticsGroup"] = np.repeat([groups[m.optics][0] for m in some], counts)
-            for label, values in ctf.items():
-                frame[label] = np.repeat(values[start : start + _MICROGRAPHS_PER_PIECE], counts)
-            yield frame
+    def pieces() -> Iterator[str]:
+        for micrograph, ending in zip(micrographs, star_rows(of_micrograph, "particles"), strict=True):
+            rows = micrograph.coordinate_rows().replace("\n", f" {ending}\n")
+            data = rows.encode()
+            digest = hashlib.sha256(data).hexdigest()
+            written[micrograph.name] = WrittenPicks(coordinates_sha256[micrograph.name], digest, len(data))
+            yield rows
 
-    return Pieces((*columns, "rlnMicrographName", "rlnOpticsGroup", *ctf), pieces())
+    return Pieces((*_COORDINATE_COLUMNS, *of_micrograph.columns), pieces())

@@ -4,7 +4,7 @@ Rules for a table by itself are in `emflow.star_check`; here are those that need
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,7 +13,7 @@ import numpy as np
 from emflow.errors import SettingError
 from emflow.io.relion5_check import check_relion5, is_relion5
 from emflow.io.relion_images import check_stacks, micrograph_size, positive, project_of
-from emflow.io.relion_tables import RelionStar, read_relion_star, stated_diameter
+from emflow.io.relion_tables import RelionStar, Unchanged, read_relion_star, stated_diameter
 from emflow.relion import (
     COORDINATES,
     COORDINATES_LIST,
@@ -30,7 +30,9 @@ _MICROGRAPHS = ("micrographs.star", "micrographs_ctf.star")
 Sums: TypeAlias = dict[str, tuple[int, int, int]]  # name -> picks, sum of x, sum of y
 
 
-def check_star_paths(paths: Iterable[Path], *, diameter_angstrom: float | None = None) -> list[str]:
+def check_star_paths(
+    paths: Iterable[Path], *, diameter_angstrom: float | None = None, unchanged: Unchanged | None = None
+) -> list[str]:
     """Check STAR files and RELION projects; return one line per problem, none when RELION can take them.
 
     Parameters
@@ -41,6 +43,8 @@ def check_star_paths(paths: Iterable[Path], *, diameter_angstrom: float | None =
     diameter_angstrom
         Sets the box that must lie inside the micrograph; otherwise the comment at the top of
         autopick.star or particles.star does, and without it the centre must lie inside.
+    unchanged
+        What of the one export in ``paths`` is not looked at again; rows are then counted without it.
 
     Raises
     ------
@@ -55,7 +59,7 @@ def check_star_paths(paths: Iterable[Path], *, diameter_angstrom: float | None =
         if is_relion5(path):
             tomography += check_relion5(path)
             continue
-        checker = _Checker(report, diameter_angstrom)
+        checker = _Checker(report, diameter_angstrom, unchanged)
         if path.is_dir():
             checker.check_export(path)
         else:
@@ -88,10 +92,12 @@ class _Report:
 class _Checker:
     """Checks the files of one RELION project; every image's header is read once."""
 
-    def __init__(self, report: _Report, diameter_angstrom: float | None) -> None:
+    def __init__(self, report: _Report, diameter_angstrom: float | None, unchanged: Unchanged | None) -> None:
         self._report = report
         self._diameter_angstrom = diameter_angstrom
-        self._sizes: dict[Path, tuple[int, int] | str] = {}
+        self._unchanged: Collection[str] = unchanged.names if unchanged else ()
+        self._particles = unchanged.particles if unchanged else None
+        self._sizes = dict(unchanged.sizes) if unchanged else {}
 
     def check_export(self, folder: Path) -> None:
         """Check the files of an export, each by itself and all against each other."""
@@ -146,7 +152,7 @@ class _Checker:
             self._check_lone_coordinates(star)
 
     def _read(self, path: Path) -> RelionStar:
-        star = read_relion_star(path)
+        star = read_relion_star(path, self._particles if path.name == "particles.star" else None)
         self._report.add(path, *star.problems)
         return star
 
@@ -172,6 +178,8 @@ class _Checker:
                 self._report.add(listed.path, Problem(message, *where))
             if not (project / coordinates).is_file():
                 self._report.add(listed.path, Problem(f"{coordinates} does not exist", *where))
+                continue
+            if name in self._unchanged:
                 continue
             picks = self._read(project / coordinates)
             picks.names = {name: 0}
@@ -262,7 +270,7 @@ class _Checker:
     def _same_picks(self, particles: RelionStar, listed: Sums) -> None:
         """Refuse when coordinate files and particles.star hold other picks of a micrograph."""
         theirs = _sums(particles)
-        for name in sorted(listed.keys() | theirs.keys()):
+        for name in sorted((listed.keys() | theirs.keys()) - {*self._unchanged}):
             if listed.get(name) != theirs.get(name):
                 there, here = (sums.get(name, (0,))[0] for sums in (listed, theirs))
                 message = f"the {here} picks of {name} are not the {there} of its coordinate file"

@@ -1,7 +1,7 @@
 """What a RELION STAR file holds, as far as it can be compared with other files and with images."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
@@ -49,6 +49,20 @@ class RelionStar:
         return next((name for name in self.labels if name != "optics"), "")
 
 
+@dataclass(frozen=True)
+class Unchanged:
+    """What of an export an earlier check has passed and is the same, see `emflow.io.relion_recheck`.
+
+    ``names`` are micrographs whose coordinate files, boxes and rows of particles.star need no second look;
+    ``particles`` are the lines of particles.star with one row of each of these; ``sizes`` as
+    `emflow.io.relion_images.micrograph_size` says, of images by their paths.
+    """
+
+    names: Collection[str]
+    particles: Iterable[str]
+    sizes: Mapping[Path, tuple[int, int] | str]
+
+
 def diameter_comment(diameter_angstrom: float) -> str:
     """Return the comment that tells `check_star_paths` which box must lie inside the micrograph."""
     return f"{_DIAMETER} {diameter_angstrom:.6f}"
@@ -63,15 +77,15 @@ def stated_diameter(path: Path) -> float | None:
     return float(found[1]) if found else None
 
 
-def read_relion_star(path: Path) -> RelionStar:
-    """Read a file and apply every rule that needs no other file."""
+def read_relion_star(path: Path, lines: Iterable[str] | None = None) -> RelionStar:
+    """Read a file, or ``lines`` in the place of its own, and apply every rule that needs no other file."""
     star = RelionStar(path)
     if path.stat().st_size == 0:
         star.problems.append(Problem("is empty (0 bytes); RELION takes it for no particles"))
         return star
     text_problems: list[Problem] = []
     try:
-        for piece in iterate_star_text(path, problems=text_problems):
+        for piece in iterate_star_text(path, problems=text_problems, lines=lines):
             star.problems += _read_piece(star, piece)
     except SettingError as error:
         star.problems.append(Problem(str(error).removeprefix(f"{path}: ")))

@@ -279,7 +279,7 @@ def test_tables_that_disagree_are_refused(tmp_path):
 
 
 def test_the_export_refuses_to_end_with_files_that_check_star_refuses(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("emflow.cli.export_relion.check_star_paths", lambda paths: [f"{paths[0]}: wrong"])
+    monkeypatch.setattr("emflow.cli.export_relion.check_export", lambda folder, _: [f"{folder}: wrong"])
     with pytest.raises(SystemExit) as error:
         export(tmp_path, [batch(tmp_path, 0, [Entry("a.mrc", xy=PICKS)])])
     assert error.value.code == 1

@@ -5,17 +5,19 @@ A table is a ``pandas.DataFrame`` where the file has a loop, and a ``dict`` wher
 
 from emflow.io.star.reading import TextTable, iterate_star_text, read_star, read_star_text
 from emflow.io.star.relion_micrographs import RelionMicrograph, read_relion_micrographs
-from emflow.io.star.writing import Pieces, Table, star_text, write_star
+from emflow.io.star.writing import Pieces, Table, float_cells, star_rows, star_text, write_star
 
 __all__ = [
     "Pieces",
     "RelionMicrograph",
     "Table",
     "TextTable",
+    "float_cells",
     "iterate_star_text",
     "read_relion_micrographs",
     "read_star",
     "read_star_text",
+    "star_rows",
     "star_text",
     "write_star",
 ]

@@ -111,21 +111,30 @@ def read_star_text(path: Path) -> dict[str, TextTable]:
 
 
 def iterate_star_text(
-    path: Path, *, rows_per_piece: int | None = 100_000, problems: list[Problem] | None = None
+    path: Path,
+    *,
+    rows_per_piece: int | None = 100_000,
+    problems: list[Problem] | None = None,
+    lines: Iterable[str] | None = None,
 ) -> Iterator[TextTable]:
     """Read a STAR file as `read_star_text` does, long tables in pieces: memory stays bounded.
 
     Every table comes at least once, also without rows. ``problems``, a list, gains what is wrong with the
     text itself, apart from labels and values: line ends, blank lines, version, numbering of columns.
+    ``lines``, with their ends, are read in the place of the file's.
 
     Raises
     ------
     SettingError
         If the file is absent or is not text.
     """
+    found = [] if problems is None else problems
     try:
+        if lines is not None:
+            yield from _pieces(lines, rows_per_piece, found)
+            return
         with path.open(encoding="utf-8", newline="\n") as stream:
-            yield from _pieces(stream, rows_per_piece, [] if problems is None else problems)
+            yield from _pieces(stream, rows_per_piece, found)
     except FileNotFoundError as error:
         raise SettingError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from emflow.io.files import replacing
 
@@ -21,10 +22,13 @@ VERSION = "# version 30001"
 
 @dataclass(frozen=True)
 class Pieces:
-    """A loop that is written piece by piece, so that it never stands in memory whole."""
+    """A loop that is written piece by piece, so that it never stands in memory whole.
+
+    A piece is a table of some rows, or their text as it stands in the file, line ends included.
+    """
 
     columns: tuple[str, ...]
-    frames: Iterable[pd.DataFrame]
+    frames: Iterable[pd.DataFrame | str]
 
 
 def write_star(
@@ -79,10 +83,44 @@ def _text(tables: Mapping[str, Table | Pieces], comments: Sequence[str]) -> Iter
             yield from (f"_{label} #{number}\n" for number, label in enumerate(columns, 1))
             first_row = 0
             for frame in frames:
-                cells = [_cells(frame[label], name, label, first_row) for label in columns]
-                yield from (" ".join(row) + "\n" for row in zip(*cells, strict=True))
+                if isinstance(frame, str):
+                    yield frame
+                    continue
+                yield from (f"{row}\n" for row in star_rows(frame[list(columns)], name, first_row))
                 first_row += len(frame)
         yield "\n"  # RELION takes a loop to end at the first blank line
+
+
+def star_rows(frame: pd.DataFrame, table: str, first_row: int = 0) -> list[str]:
+    """Return a table's rows as `write_star` writes them, without line ends.
+
+    Raises
+    ------
+    ValueError
+        As `write_star` does, counting rows from ``first_row``.
+    """
+    cells = [_cells(frame[label], table, label, first_row) for label in frame]
+    return [" ".join(row) for row in zip(*cells, strict=True)]
+
+
+def float_cells(values: NDArray[np.float64], table: str, label: str, first_row: int = 0) -> list[str]:
+    """Format numbers (n,) as `write_star` does: a fixed number of digits.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite; names table, column and row.
+    """
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ValueError(f"data_{table} {label} row {first_row + row + 1}: {values[row]} is no number")
+    # Adding zero turns -0.0 into 0.0, which RELION would print as well.
+    rounded = (values.round(6) + 0.0).tolist()
+    if len(set(rounded[:100])) > 50:
+        return [f"{value:.6f}" for value in rounded]
+    written = {value: f"{value:.6f}" for value in set(rounded)}  # a micrograph's CTF in each of its rows
+    return [written[value] for value in rounded]
 
 
 def _cells(column: pd.Series, table: str, label: str, first_row: int) -> list[str]:
@@ -90,18 +128,7 @@ def _cells(column: pd.Series, table: str, label: str, first_row: int) -> list[st
     if column.dtype.kind in "iub" and not column.isna().any():
         return [str(int(value)) for value in column.tolist()]  # a flag is written as 0 or 1
     if column.dtype.kind == "f":
-        finite = np.isfinite(column.to_numpy())
-        if not finite.all():
-            row = int(np.argmin(finite))
-            raise ValueError(
-                f"data_{table} {label} row {first_row + row + 1}: {column.iloc[row]} is no number"
-            )
-        # Adding zero turns -0.0 into 0.0, which RELION would print as well.
-        values = (column.to_numpy().round(6) + 0.0).tolist()
-        if len(set(values[:100])) > 50:
-            return [f"{value:.6f}" for value in values]
-        written = {value: f"{value:.6f}" for value in set(values)}  # a micrograph's CTF in each of its rows
-        return [written[value] for value in values]
+        return float_cells(column.to_numpy(), table, label, first_row)
     quoted: dict[Any, str] = {}
     cells = []
     for row, value in enumerate(column.tolist(), first_row + 1):
