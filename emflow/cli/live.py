@@ -6,7 +6,7 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +27,23 @@ LOCK = Path(".snakemake/emflow_live.lock")
 # A run that failed is tried again after this time, and as soon as there is something new.
 _RETRY_SECONDS = 300.0
 _SETTING_STATUS = 2
+_SETTLE_SECONDS = 10.0
+# A tilt series grows with each of its exposures, which may be minutes apart.
+_SERIES_SETTLE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class LiveSettings:
-    """How a session is watched; ``until_idle_minutes`` is None to go on until told to stop."""
+    """How a session is watched; ``until_idle_minutes`` is None to go on until told to stop.
+
+    Without ``settle_seconds`` a micrograph or movie counts after 10 s without a change, a tilt series or
+    tomogram after 300.
+    """
 
     until_idle_minutes: float | None = None
     batch_size: int | None = None
     batch_age_seconds: float = 120.0
-    settle_seconds: float = 10.0
+    settle_seconds: float | None = None
     poll_seconds: float = 5.0
 
     def __post_init__(self) -> None:
@@ -85,9 +92,15 @@ class _Watcher:
         self._sessions = read_sessions()
         size = settings.batch_size or read_config().batches.size
         self._batch_size = size
-        self._ready: ReadyFiles[FileKey] = ReadyFiles(
-            settings.settle_seconds, size, settings.batch_age_seconds
+        settle = settings.settle_seconds
+        self._images: ReadyFiles[FileKey] = ReadyFiles(
+            _SETTLE_SECONDS if settle is None else settle, size, settings.batch_age_seconds
         )
+        # A tilt series is a job of its own: it waits for no other.
+        self._series: ReadyFiles[FileKey] = ReadyFiles(
+            _SERIES_SETTLE_SECONDS if settle is None else settle, 1, 0.0
+        )
+        self._tomography = {session.session for session in self._sessions if session.is_tomography}
 
     @contextmanager
     def signals(self) -> Iterator["_Watcher"]:
@@ -109,10 +122,12 @@ class _Watcher:
 
     def watch(self) -> int:
         settings = self._settings
-        say(
-            "live",
-            f"watching; a batch is {self._batch_size} files, or what waited {settings.batch_age_seconds:g} s",
-        )
+        if len(self._tomography) < len(self._sessions):
+            age = settings.batch_age_seconds
+            say("live", f"watching; a batch is {self._batch_size} files, or what waited {age:g} s")
+        if self._tomography:
+            seconds = self._series.settle_seconds
+            say("live", f"watching; a tilt series is whole when nothing of it changed for {seconds:g} s")
         status = 0
         due = True  # what an earlier run left unfinished is done first
         busy = failed = time.monotonic()
@@ -121,7 +136,7 @@ class _Watcher:
             # A file that grows is no idle time.
             if files:
                 busy = time.monotonic()
-            if listed := self._ready.look(files, time.monotonic()):
+            if listed := self._to_list(files):
                 result = scan(self._sessions, self._batch_size, only=set(listed))
                 report(result)
                 due = due or bool(result.added)
@@ -142,6 +157,12 @@ class _Watcher:
         say("live", "stopped; the same command, or plain snakemake, goes on from here")
         return 0
 
+    def _to_list(self, files: Mapping[FileKey, object]) -> list[FileKey]:
+        now = time.monotonic()
+        series = {key: identity for key, identity in files.items() if key[0] in self._tomography}
+        images = {key: identity for key, identity in files.items() if key not in series}
+        return [*self._images.look(images, now), *self._series.look(series, now)]
+
     def _can_run(self) -> bool:
         """Whether each session lists a file, and nobody else runs snakemake here."""
         listed = {row.session for row in read_inputs()}
@@ -155,7 +176,7 @@ class _Watcher:
 
     def _run(self) -> int:
         """Run snakemake for what is listed, say how long files waited for their picks, return its status."""
-        unpicked = [row for row in read_inputs() if not _picks(row).is_file()]
+        unpicked = [row for row in read_inputs() if not self._picks(row).is_file()]
         say("live", shlex.join(["snakemake", *self._command[1:]]))
         with subprocess.Popen(self._command) as self._child:
             status = self._child.wait()
@@ -164,18 +185,19 @@ class _Watcher:
             say("live", f"snakemake ended with status {status}; watching on")
         # A file that was there before the watch has waited for reasons of its own.
         waited = [
-            (_picks(row).stat().st_mtime_ns - row.modified) / 1e9
+            (self._picks(row).stat().st_mtime_ns - row.modified) / 1e9
             for row in unpicked
-            if row.modified > self._began_ns and _picks(row).is_file()
+            if row.modified > self._began_ns and self._picks(row).is_file()
         ]
         if waited:
             say(
                 "live",
-                f"{len(waited)} micrographs: {statistics.median(waited):.0f} s from arrival to picks "
+                f"{len(waited)} files: {statistics.median(waited):.0f} s from arrival to picks "
                 f"(median), {max(waited):.0f} s at most",
             )
         return status
 
-
-def _picks(row: InputRow) -> Path:
-    return RESULTS / "spa" / row.session / row.batch / "picks.tsv"
+    def _picks(self, row: InputRow) -> Path:
+        if row.session in self._tomography:
+            return RESULTS / "tomo" / row.session / row.name / "picks.tsv"
+        return RESULTS / "spa" / row.session / row.batch / "picks.tsv"

@@ -19,7 +19,7 @@ def run(
     until_idle: float | None = None,
     batch_size: int | None = None,
     batch_age: float = 120.0,
-    settle: float = 10.0,
+    settle: float | None = None,
     poll: float = 5.0,
 ) -> None:
     """Scan for new files, then run snakemake in this session folder.
@@ -39,7 +39,8 @@ def run(
     batch_age
         Seconds after which a batch is closed however few files it has.
     settle
-        Seconds without a change after which a file counts as whole.
+        Seconds without a change after which a file counts as whole; 10, and 300 for a tilt series, which
+        grows with each exposure.
     poll
         Seconds between two looks at the folder.
     """

@@ -8,11 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import mrcfile
+import numpy as np
 import pytest
 from workflow.conftest import command, init, planned, write_micrograph
 from workflow.test_masters import wait_until
 
-from emflow.io.index import PickRow, read_index
+from emflow.io.index import ExportedSeriesRow, PickRow, read_index
 from emflow.io.inputs import read_inputs
 
 SIDE = 1024
@@ -97,6 +99,32 @@ def test_every_good_file_is_picked_once(tmp_path, drops):
     # Nothing is left to do, also for those that come without the watch.
     assert planned(session) == {}
     assert "files are new" not in command(session, "snakemake", "-n").stderr
+
+
+def test_tomograms_are_taken_as_they_come(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+
+    def arrive(number: int) -> None:
+        volume = np.random.default_rng(number).normal(size=(48, 96, 96)).astype(np.float32)
+        with mrcfile.new(data / f"TS_{number}.mrc", data=volume) as mrc:
+            mrc.set_volume()
+            mrc.voxel_size = 10.0
+
+    arrive(1)
+    command(tmp_path, "emflow", "init", "volumes", "--tomograms", f"{data}/*.mrc")
+    session = tmp_path / "volumes"
+    results = session / "results/tomo/volumes"
+    with live(session, "--until-idle", "0.2") as watcher:
+        wait_until(lambda: (results / "TS_1/picks.tsv").is_file(), 240)
+        arrive(2)
+        told = watcher.communicate(timeout=300)[1]
+    assert watcher.returncode == 0, told[-4000:]
+    assert "a tilt series is whole when nothing of it changed for 2 s" in told
+    assert re.search(r"1 files: \d+ s from arrival to picks", told)
+    exported = read_index(results / "relion/export.tsv", ExportedSeriesRow)
+    assert [(row.name, row.status) for row in exported] == [("TS_1", "ok"), ("TS_2", "ok")]
+    assert planned(session) == {}
 
 
 def test_it_stops_when_told_and_goes_on_later(tmp_path, drops):
