@@ -1,7 +1,9 @@
 """Reconstruct the tomogram of a tilt series, whole and from halves of the data, slab by slab."""
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, nullcontext
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from emflow.cli.progress import say
 from emflow.cli.series import geometry_of, read_tilts, reason_of, required, series_name
 from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
+from emflow.cli.workers import THREADS, Workers
 from emflow.errors import BadInputError
 from emflow.io.gpus import take_device
 from emflow.io.index import OK, TiltRow, VolumeRow
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 STAGE = "reconstruct"
 CHANNELS = ("full", "even", "odd")
+# Tasks of one worker that begin together prepare the images once.
+_preparing = threading.Lock()
 
 
 def reconstruct(
@@ -40,6 +45,8 @@ def reconstruct(
     mrc: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
+    dask: str = THREADS,
+    memory_mb: int | None = None,
     stores: str | None = None,
 ) -> None:
     """Write a tilt series' tomogram and its table.
@@ -61,35 +68,59 @@ def reconstruct(
     mrc
         Whether to write the whole tomogram as MRC too, beside its table.
     device
-        auto, cpu or cuda.
+        auto, cpu or cuda; processes and jobs work on their CPUs whatever it says.
     threads
-        Of the CPU.
+        Of the CPU, or processes.
+    dask
+        threads, processes, or slurm:N for N jobs that share the slabs: see docs/cluster.md.
+    memory_mb
+        What processes share, or each of the jobs asks for.
     stores
         Folder or URL (s3://...) below which the store lies, instead of beside its index.
     """
     import torch
 
+    workers = Workers(dask, threads, memory_mb)
     torch.set_num_threads(threads)
     table, rows = read_tilts(tilts)
     name = series_name(tilts)
     if not rows:
         write_failed_volume(STAGE, output, name, reason_of(table))
         return
-    chosen = take_device(device)
+    here = dask == THREADS
+    chosen = take_device(device) if here else torch.device("cpu")
+    rounds = sirt_rounds if filter == "sirt" else None
     try:
-        work = _Work(rows, tilts.parent, ctf, sirt_rounds if filter == "sirt" else None, chosen)
+        work = _Work(rows, tilts.parent, ctf, rounds, chosen)
         row = _volume_row(name, rows, thickness_angstrom, work)
     except BadInputError as error:
         write_failed_volume(STAGE, output, name, str(error))
         return
     shape = (row.depth or 0, row.height or 0, row.width or 0)
-    say(STAGE, f"{name}: {len(rows)} images into {shape[2]} x {shape[1]} x {shape[0]} voxels on {chosen}")
+    where = chosen if here else f"the CPUs of {dask}"
+    say(STAGE, f"{name}: {len(rows)} images into {shape[2]} x {shape[1]} x {shape[0]} voxels on {where}")
+
+    def slabs_from(starts: Iterable[int]) -> Generator[NDArray[np.float32], None, None]:
+        if here:
+            yield from (work.slab(shape, first) for first in starts)
+            return
+        # Workers read the images themselves: sent with each task, they would be most of the traffic.
+        task = partial(_slab_of, tilts.absolute(), ctf, rounds, workers.threads_of_task, shape)
+        yield from workers.in_order(task, starts, at_once=1)
+
     target = output.parent / f"{name}.mrc"
     copy = mrc_volume(target, shape, row.pixel_size_angstrom or 0.0) if mrc else nullcontext(None)
     if not mrc:
         target.unlink(missing_ok=True)
     with copy as array:
-        write_volume(STAGE, output, row, _copied(work.slabs(shape), array), channels=CHANNELS, stores=stores)
+        write_volume(
+            STAGE,
+            output,
+            row,
+            _copied(work.slabs(shape, slabs_from), array),
+            channels=CHANNELS,
+            stores=stores,
+        )
 
 
 def _copied(slabs: Iterator[Slab], array: NDArray[np.float32] | None) -> Iterator[Slab]:
@@ -146,13 +177,41 @@ class _Work:
             ]
         )
 
-    def slabs(self, shape: tuple[int, int, int]) -> Iterator[Slab]:
-        """Yield the slabs, scaled so that the tomogram's middle has spread 1: 16 bits hold it well then."""
+    def slabs(
+        self,
+        shape: tuple[int, int, int],
+        slabs_from: Callable[[Iterable[int]], Generator[NDArray[np.float32], None, None]],
+    ) -> Iterator[Slab]:
+        """Yield the slabs, scaled so that the tomogram's middle has spread 1: 16 bits hold it well then.
+
+        ``slabs_from`` yields what `slab` returns of each first slice; the middle one is made here.
+        """
         middle = shape[0] // 2 // SLAB_SLICES * SLAB_SLICES
         kept = self.slab(shape, middle)
         scale = np.float32(1 / max(float(kept[0].std()), 1e-12))
-        for first in range(0, shape[0], SLAB_SLICES):
-            yield first, (kept if first == middle else self.slab(shape, first)) * scale, None
+        starts = range(0, shape[0], SLAB_SLICES)
+        with closing(slabs_from([first for first in starts if first != middle])) as others:
+            for first in starts:
+                yield first, (kept if first == middle else next(others)) * scale, None
+
+
+@lru_cache(maxsize=1)
+def _prepared(tilts: Path, ctf: str, sirt_rounds: int | None) -> _Work:
+    import torch
+
+    return _Work(read_tilts(tilts)[1], tilts.parent, ctf, sirt_rounds, torch.device("cpu"))
+
+
+def _slab_of(
+    tilts: Path, ctf: str, sirt_rounds: int | None, threads: int, shape: tuple[int, int, int], first: int
+) -> NDArray[np.float32]:
+    """Return a slab as `_Work.slab` does, in a process of its own."""
+    import torch
+
+    torch.set_num_threads(threads)
+    with _preparing:
+        work = _prepared(tilts, ctf, sirt_rounds)
+    return work.slab(shape, first)
 
 
 def _image(

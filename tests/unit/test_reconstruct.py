@@ -59,7 +59,7 @@ def _series(folder: Path, axis: float = 0.0) -> Path:
 
 def _tomogram(folder: Path, **flags: object) -> tuple[VolumeRow, np.ndarray]:
     output = folder / "tomogram.tsv"
-    reconstruct(tilts=folder / "corrected.tsv", output=output, thickness_angstrom=400, **flags)  # type: ignore[arg-type]
+    reconstruct(tilts=folder / "corrected.tsv", output=output, **{"thickness_angstrom": 400, **flags})  # type: ignore[arg-type]
     (row,) = read_index(output, VolumeRow)
     return row, np.asarray(open_volume(find_store(folder, row.store))[:], dtype=np.float32)
 
@@ -75,6 +75,23 @@ def test_a_bead_is_darkest_where_it_is_in_the_whole_and_in_both_halves(tmp_path:
         found = np.unravel_index(channel.argmin(), channel.shape)
         assert np.abs(np.array(found) - expected).max() <= 1
     assert (row.min_tilt_degrees, row.max_tilt_degrees) == (-54.0, 54.0)
+
+
+def test_processes_share_the_slabs_of_one_tomogram(tmp_path: Path) -> None:
+    """Three slabs, the last of four slices; the tomogram is that of threads to the bit."""
+    path = _series(tmp_path)
+    estimate_tilt_ctf(tilts=path, output=path)
+    settings = {"thickness_angstrom": 680, "threads": 2, "filter": "sirt", "ctf": "phase_flip"}
+    here, whole = _tomogram(tmp_path, **settings)
+    there, shared = _tomogram(tmp_path, **settings, dask="processes", memory_mb=3000)
+    assert whole.shape == (3, 68, 96, 64)
+    assert here.checksum == there.checksum
+    np.testing.assert_array_equal(whole, shared)
+
+
+def test_jobs_need_to_know_their_memory_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="give --memory-mb"):
+        reconstruct(tilts=tmp_path / "absent.tsv", output=tmp_path / "tomogram.tsv", dask="slurm:4")
 
 
 def test_a_turned_axis_turns_the_tomograms_sides(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The pipeline on a real SLURM: `cd my_session && snakemake --profile slurm`, as a user types it."""
 
-import numpy as np
+import re
+import shutil
+from pathlib import Path
+
 import pytest
-import torch
 from slurm.runs import (
+    Job,
     at_work,
     jobs_of,
     look_after_seconds,
@@ -12,28 +15,35 @@ from slurm.runs import (
     star_files,
     started,
 )
-from workflow.conftest import init, planned
+from workflow.conftest import command, init, planned
 
-from emflow.cli.volume_stage import write_volume
-from emflow.cli.workers import Workers
 from emflow.io.index import StoreRow, VolumeRow, read_index
 from emflow.io.volumes import SLAB_SLICES, open_volume
-from emflow.reconstruction import ramp_filter, reconstruct_slab
-from emflow.tilt_geometry import TiltGeometry
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 GPU_RULES = {"estimate_ctf", "denoise", "pick"}
 CPU_RULES = {"import_micrographs", "build_tiles", "export_relion", "summarise"}
+TILT_GPU_RULES = {
+    "correct_tilts",
+    "align_tilts",
+    "estimate_tilt_ctf",
+    "reconstruct",
+    "denoise_tomogram",
+    "segment",
+}
+TILT_CPU_RULES = {"import_tilt_series", "pick_tomogram", "export_tomograms", "summarise_tomograms"}
 BATCHES = 3
+# Of a tomogram of one slab; a voxel is 10 angstrom.
+THIN_ANGSTROM = 10.0 * SLAB_SLICES
 RELION = "results/spa/my_session/relion"
 
 
-def check_places(jobs: list[dict[str, str]]) -> None:
+def check_places(jobs: list[Job]) -> None:
     """Check that every job ended well, GPU rules with one GPU in the GPU partition, the others elsewhere."""
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
     for job in jobs:
-        on_gpu = rule_of(job) in GPU_RULES
+        on_gpu = rule_of(job) in GPU_RULES | TILT_GPU_RULES
         assert job["Partition"] == ("gpu" if on_gpu else "cpu"), job
         assert job["NodeList"].startswith("gpu" if on_gpu else "cpu"), job
         assert job.get("TresPerJob") == ("gres:gpu:1" if on_gpu else None), job
@@ -53,6 +63,52 @@ def test_a_session_on_slurm_gives_what_it_gives_here(cluster, finished, microgra
     check_places(jobs)
     assert star_files(session) == star_files(finished)
     assert len([name for name in star_files(session) if name.endswith("picks.star")]) == BATCHES
+
+
+def init_tilts(parent: Path, data: Path) -> Path:
+    """Make a session folder of one small tilt series, of a tomogram of 64 x 64 x 32 voxels."""
+    command(parent, "emflow", "init", "tilts", "--tilt-series", f"{data}/*.mdoc", "--cs", "2.7")
+    set_key(parent / "tilts", "thickness_angstrom", THIN_ANGSTROM)
+    set_key(parent / "tilts", "axes", "z")
+    return parent / "tilts"
+
+
+def set_key(session: Path, key: str, value: object) -> None:
+    """Give a key that stands once in the session's config another value."""
+    config = session / "config/config.yaml"
+    text, edits = re.subn(rf"(?<=^  {key}: )\S+", str(value), config.read_text(), flags=re.MULTILINE)
+    assert edits == 1
+    config.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def tilt_series(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tilt_series")
+    flags = ("--shape", "64", "64", "--thickness", "200", "250", "--tomograms", "1", "--seed", "5")
+    command(folder, "emflow", "simulate-tomograms", "--output", str(folder), *flags)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tilts_here(tmp_path_factory, tilt_series) -> Path:
+    """A session of one tilt series that has been run on this machine; copy it before you touch it."""
+    session = init_tilts(tmp_path_factory.mktemp("tilts_here"), tilt_series)
+    command(session, "snakemake", "--cores", "2", "--quiet", "all")
+    return session
+
+
+def test_a_tilt_series_on_slurm_gives_what_it_gives_here(cluster, tilts_here, tilt_series, tmp_path):
+    session = init_tilts(tmp_path, tilt_series)
+    look_after_seconds(session / "slurm/config.yaml")
+
+    run("cd tilts && snakemake --profile slurm", tmp_path)
+
+    jobs = jobs_of(cluster, session)
+    assert sorted(rule_of(job) for job in jobs) == sorted(TILT_GPU_RULES | TILT_CPU_RULES)
+    check_places(jobs)
+    stars = star_files(session, "results/tomo/tilts")
+    assert stars == star_files(tilts_here, "results/tomo/tilts")
+    assert {"TS_01/picks.star", "relion/tilt_series/TS_01.star", "relion/particles.star"} <= {*stars}
 
 
 def test_a_lost_node_and_a_killed_master_cost_nothing(cluster, finished, micrographs, tmp_path):
@@ -126,33 +182,27 @@ def test_a_batch_s_work_in_jobs_of_its_own_is_the_same(cluster, finished, microg
     assert all(row.store for row in rows[0])
 
 
-SIDE = 64
-DEPTH = 5 * SLAB_SLICES
+def test_a_tomogram_reconstructed_by_four_jobs_is_the_same(cluster, tilts_here, tmp_path):
+    """`dask: slurm:4` in the profile, instead of a GPU: one slab is made by the job, four by others."""
+    session = Path(shutil.copytree(tilts_here, tmp_path / "tilts", symlinks=True))
+    set_key(session, "thickness_angstrom", 5 * THIN_ANGSTROM)
+    profile = session / "slurm/config.yaml"
+    look_after_seconds(profile)
+    text = profile.read_text()
+    assert "  reconstruct: *gpu_rule\n" in text
+    asked = "  reconstruct:\n    gpu: 0\n    dask: slurm:4\n"
+    profile.write_text(text.replace("  reconstruct: *gpu_rule\n", asked))
+    folder = session / "results/tomo/tilts/TS_01"
+    here = tmp_path / "here/tomogram.tsv"
+    flags = ("--thickness-angstrom", str(5 * THIN_ANGSTROM), "--device", "cpu", "--output", str(here))
+    command(session, "emflow", "reconstruct", "--tilts", str(folder / "tilt_ctf.tsv"), *flags)
 
+    run("cd tilts && snakemake --profile slurm results/tomo/tilts/TS_01/tomogram.tsv", tmp_path)
 
-def test_a_tomogram_reconstructed_by_four_jobs_is_the_same(cluster, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SLURM_JOB_PARTITION", "cpu")
-    tilts = np.arange(-60.0, 61.0, 10.0)
-    still = np.zeros(len(tilts))
-    geometry = TiltGeometry(still, tilts, still + 3.0, still, still)
-    random = torch.Generator().manual_seed(1)
-    images = ramp_filter(torch.randn((len(tilts), SIDE, SIDE), generator=random), geometry)
-    row = VolumeRow("series", "ok", depth=DEPTH, height=SIDE, width=SIDE, pixel_size_angstrom=4.0)
-
-    # A function of its own: the jobs do not know this module.
-    def slab_of(first: int):
-        slab = reconstruct_slab(images, geometry, 4.0, (DEPTH, SIDE, SIDE), first, SLAB_SLICES)
-        return first, slab.numpy()[None], None
-
-    stored = {}
-    for where in ("threads", "slurm:4"):
-        slabs = Workers(where, 1, 1000).in_order(slab_of, range(0, DEPTH, SLAB_SLICES), at_once=1)
-        index = tmp_path / where.replace(":", "_") / "tomogram.tsv"
-        write_volume("reconstruct", index, row, slabs, channels=["full"])
-        stored[where] = read_index(index, VolumeRow)[0]
-        assert open_volume(index.parent / stored[where].store)[...].any()
-
-    helpers = [job for job in jobs_of(cluster, tmp_path) if job["JobName"] == "dask-worker"]
-    assert len(helpers) == 4
-    assert stored["slurm:4"].checksum == stored["threads"].checksum
+    jobs = jobs_of(cluster, session)
+    assert {job["Partition"] for job in jobs} == {"cpu"}
+    assert sorted(job["JobName"] == "dask-worker" for job in jobs) == [False] + 4 * [True]
+    (there,), (whole,) = (read_index(path, VolumeRow) for path in (folder / "tomogram.tsv", here))
+    assert there.depth == whole.depth == 5 * SLAB_SLICES
+    assert there.checksum == whole.checksum
+    assert open_volume(folder / there.store)[...].any()

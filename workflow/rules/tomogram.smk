@@ -59,6 +59,8 @@ rule reconstruct:
         gpu=GPUS,
         device=CONFIG.device,
         stores=STORES,
+        # Where its work is done changes no result; a profile may say processes or slurm:N.
+        dask="threads",
         mem_mb=tomogram_memory(3000, 60),
         runtime=tomogram_minutes(20, 5),
     params:
@@ -78,6 +80,8 @@ rule reconstruct:
         " {params.mrc}"
         " --device {resources.device:q}"
         " --threads {threads}"
+        " --dask {resources.dask:q}"
+        " --memory-mb {resources.mem_mb}"
         " {resources.stores}"
         " --output {output:q}"
         " 2>&1 | tee {log:q}"
