@@ -129,10 +129,13 @@ def train_session_denoiser(
         "loss_as_it_came": round(before, 5),
     }
     say(STAGE, f"against the other half, on what was kept apart: {before:.5f} before, {after:.5f} after")
+    made["kept"] = "the model as it came" if after >= before else "what was trained"
     if after >= before:
         say(STAGE, f"no gain: {model} stays as it is")
-        network = parent
-    save_model(output.parent, network, replace(card, training=made, scores=scores, notes=NOTES))
+        network, notes = parent, f"{card.notes} Tried on a session's own halves, without gain: as it came."
+    else:
+        notes = NOTES
+    save_model(output.parent, network, replace(card, training=made, scores=scores, notes=notes))
     write_metrics(output.parent, scores)
 
 

@@ -106,6 +106,9 @@ def test_a_model_that_cannot_be_bettered_stays(
     output = tmp_path / "denoiser/card.json"
     train_session_denoiser(tomograms=[_tomogram(tmp_path, 1)], output=output, model=model, steps=2)
     kept, given = (load_model(folder, DENOISE_TOMOGRAM)[0] for folder in (output.parent, Path(model)))
+    card = load_model(output.parent, DENOISE_TOMOGRAM)[1]
+    assert card.training["kept"] == "the model as it came"
+    assert "Trained further" not in card.notes
     for one, other in zip(kept.parameters(), given.parameters(), strict=True):
         torch.testing.assert_close(one, other)
 
