@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from emflow.cli.progress import say
 from emflow.errors import BadInputError, SettingError
 from emflow.io.claims import Claim
-from emflow.io.ctf_pictures import ctf_picture_path, write_ctf_picture
+from emflow.io.ctf_pictures import ctf_folder, ctf_picture_path, write_ctf_picture
 from emflow.io.gpus import take_device
-from emflow.io.index import FAILED, MicrographRow, accepted, read_index, write_index
+from emflow.io.index import FAILED, MicrographRow, accepted, read_index, write_failures, write_index
 from emflow.io.mrc import read_mrc
 from emflow.metadata import DOUBTFUL_CTF, OpticsGroup
 
@@ -45,7 +45,8 @@ def estimate_ctf(
     """Write a batch's table of micrographs again with their CTFs, and a picture of each fit.
 
     A fit that failed keeps its micrograph, with a low figure of merit. A micrograph that cannot be read is
-    left out, and its row says why: the batch's failures.tsv belongs to the stages that run meanwhile.
+    left out, and its row and ctf/failures.tsv say why: the batch's own failures.tsv belongs to stages
+    that run meanwhile.
     Pictures are 8-bit MRC files, ctf/<micrograph's name>.ctf.mrc beside the table: measured rings on the
     left, fitted ones on the right.
 
@@ -111,7 +112,9 @@ def estimate_ctf(
                 say("estimate_ctf", f"{len(finished)}/{len(wanted)} micrographs")
     claim.check()
     _say_doubtful(accepted(finished.values()))
-    write_index(output, [finished.get(row.name, row) for row in table], MicrographRow)
+    written = [finished.get(row.name, row) for row in table]
+    write_failures(ctf_folder(output.parent), written)
+    write_index(output, written, MicrographRow)
     claim.release()
 
 

@@ -9,9 +9,14 @@ from numpy.typing import NDArray
 from emflow.io.mrc import write_mrc
 
 
+def ctf_folder(batch: Path) -> Path:
+    """Return the folder, below the batch's, of what estimate_ctf leaves beside its table."""
+    return batch / "ctf"
+
+
 def ctf_picture_path(batch: Path, name: str) -> Path:
     """Return where the picture of a micrograph's fit lies below the batch's folder."""
-    return batch / "ctf" / f"{name}.ctf.mrc"
+    return ctf_folder(batch) / f"{name}.ctf.mrc"
 
 
 def write_ctf_picture(path: Path, image: NDArray[np.floating], frequency_step: float) -> None:

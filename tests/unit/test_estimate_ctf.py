@@ -91,6 +91,8 @@ def test_a_bad_micrograph_is_left_out_and_a_known_ctf_is_kept(tmp_path: Path) ->
     assert "one.mrc" in bad.reason
     # failures.tsv is that of stages that run at the same time.
     assert not (tmp_path / "failures.tsv").exists()
+    told = (tmp_path / "ctf/failures.tsv").read_text().splitlines()
+    assert told == ["name\treason", f"{bad.name}\t{bad.reason}", f"constant.mrc\t{constant.reason}"]
     assert kept == rows[1]
     assert found.defocus_u_angstrom == pytest.approx(15000, abs=200)
     estimate_ctf(

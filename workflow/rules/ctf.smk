@@ -1,4 +1,4 @@
-# micrographs.tsv -> ctf.tsv, the same table with CTFs, and beside it ctf/, a picture of each fit
+# micrographs.tsv -> ctf.tsv, the same table with CTFs, and beside it ctf/: a picture of each fit, failures.tsv
 
 
 rule estimate_ctf:
