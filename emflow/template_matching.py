@@ -23,9 +23,9 @@ from scipy import ndimage, special
 from torch.nn import functional
 
 from emflow.template_orientations import Matrices
+from emflow.template_preparation import Template, Volume
 from emflow.volume_picking import apart
 
-Volume = NDArray[np.float32]
 Read = Callable[[tuple[slice, slice, slice]], Volume]
 # Local deviations below this share of the tomogram's own are taken for it: nothing is found in nothing.
 _LEAST_DEVIATION = 0.25
@@ -33,24 +33,6 @@ _LEAST_DEVIATION = 0.25
 _SAMPLED_ROTATIONS = 64
 _TILE_VOXELS = 160
 _GPU_BYTES = 4e9
-
-
-@dataclass(frozen=True)
-class Template:
-    """A particle to look for.
-
-    ``density`` is float32 (2 box, 2 box, 2 box), on voxels half as wide as the tomogram's, about voxel
-    ``box``, protein bright; ``mask`` float32 (box, box, box), 0..1, on the tomogram's, about voxel
-    ``box // 2``. The box is even.
-    """
-
-    density: Volume
-    mask: Volume
-
-    @property
-    def box(self) -> int:
-        """Voxels of the tomogram a side."""
-        return len(self.mask)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,40 @@
 """A template from a map or an atomic model: resampled, smoothed, cut out by a soft sphere."""
 
 import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from emflow.simulation.shapes import Structure
-from emflow.simulation.tomograms.canvas import Canvas
-from emflow.template_matching import Template, Volume
+if TYPE_CHECKING:
+    from emflow.simulation.shapes import Structure
 
+Volume = NDArray[np.float32]
 FEWEST_VOXELS = 10
 # Of the sphere: how far it reaches beyond the particle, and over how many voxels it fades.
 _ROOM = 1.1
 _FADE_VOXELS = 2.0
+
+
+@dataclass(frozen=True)
+class Template:
+    """A particle to look for.
+
+    ``density`` is float32 (2 box, 2 box, 2 box), on voxels half as wide as the tomogram's, about voxel
+    ``box``, protein bright; ``mask`` float32 (box, box, box), 0..1, on the tomogram's, about voxel
+    ``box // 2``. The box is even.
+    """
+
+    density: Volume
+    mask: Volume
+
+    @property
+    def box(self) -> int:
+        """Voxels of the tomogram a side."""
+        return len(self.mask)
 
 
 class TemplateError(ValueError):
@@ -55,13 +75,8 @@ def template_from_map(
     TemplateError
         If the map is not cubic, not finite, constant, dark, or too small on the tomogram's voxels.
     """
-    if density.ndim != 3 or len(set(density.shape)) != 1:
-        shown = " x ".join(str(side) for side in density.shape[::-1])
-        raise TemplateError(f"is no cube: {shown} voxels")
-    if not np.isfinite(density).all():
-        raise TemplateError("has voxels that are NaN or infinite")
     box = box_voxels(diameter_angstrom, pixel_size_angstrom)
-    centred = _background_removed(density, diameter_angstrom / map_pixel_size_angstrom)
+    centred = checked_map(density, diameter_angstrom / map_pixel_size_angstrom)
     smooth = _low_passed(centred, map_pixel_size_angstrom / (2 * pixel_size_angstrom))
     factor = 0.5 * pixel_size_angstrom / map_pixel_size_angstrom
     # Voxel `box` of the fine grid lies on the map's middle.
@@ -79,7 +94,7 @@ def template_from_map(
 
 
 def template_from_structure(
-    structure: Structure, *, pixel_size_angstrom: float, diameter_angstrom: float | None = None
+    structure: "Structure", *, pixel_size_angstrom: float, diameter_angstrom: float | None = None
 ) -> Template:
     """Return the template of an atomic model, about its centre of mass.
 
@@ -88,6 +103,9 @@ def template_from_structure(
     TemplateError
         If it is too small on the tomogram's voxels.
     """
+    # Its package imports torch, and settings are checked without.
+    from emflow.simulation.tomograms.canvas import Canvas
+
     diameter = diameter_angstrom or structure.diameter_angstrom
     fine = pixel_size_angstrom / 2
     side = 2 * math.ceil(max(diameter, structure.diameter_angstrom) / fine / 2 + 8)
@@ -107,24 +125,33 @@ def soft_sphere(side: int, radius: float, fade: float) -> Volume:
     return np.asarray(0.5 - 0.5 * np.cos(np.pi * ramp), dtype=np.float32)
 
 
-def _background_removed(density: NDArray[np.floating], diameter_voxels: float) -> Volume:
-    """Return a map less the median of what is outside the particle; refuse one that is dark or constant."""
+def checked_map(density: NDArray[np.floating], diameter_voxels: float) -> Volume:
+    """Return a map (z, y, x) less the median of what is outside the particle.
+
+    Raises
+    ------
+    TemplateError
+        If it is not cubic, not finite, constant, or dark.
+    """
+    if density.ndim != 3 or len(set(density.shape)) != 1:
+        shown = " x ".join(str(side) for side in density.shape[::-1])
+        raise TemplateError(f"is no cube: {shown} voxels")
+    if not np.isfinite(density).all():
+        raise TemplateError("has voxels that are NaN or infinite")
     values = np.asarray(density, dtype=np.float32)
-    inside = soft_sphere(len(values), diameter_voxels / 2, 1.0) > 0.5
-    if inside.all():
-        border = np.ones_like(inside)
-        border[1:-1, 1:-1, 1:-1] = False
-    else:
-        border = ~inside
-    if not values.std() > 0:
+    if not values.max() > values.min():
         raise TemplateError("is constant")
-    values = values - np.median(values[border])
-    if values[inside].mean() <= 0:
+    outside = soft_sphere(len(values), diameter_voxels / 2, 1.0) < 0.5
+    if not outside.any():
+        outside = np.ones_like(outside)
+        outside[1:-1, 1:-1, 1:-1] = False
+    centred = values - np.median(values[outside])
+    if centred[~outside].mean() <= 0:
         raise TemplateError(
             "is darker in its middle than outside: a template's protein should be bright, as in maps of the "
             "EMDB; multiply it by -1"
         )
-    return np.asarray(values)
+    return np.asarray(centred)
 
 
 def _low_passed(volume: Volume, cutoff: float) -> Volume:
