@@ -3,7 +3,7 @@
 # SPA:  import_micrographs or correct_motion - estimate_ctf, build_tiles - denoise, pick
 #       - export_relion - summarise
 # TOMO: import_tilt_series - correct_tilts - align_tilts - estimate_tilt_ctf - reconstruct, or import_tomogram
-#       - denoise_tomogram, segment - pick_tomogram - export_tomograms - summarise_tomograms
+#       - denoise_tomogram, segment - pick_tomogram, match_template - export_tomograms - summarise_tomograms
 
 
 include: "workflow/rules/common.smk"

@@ -32,10 +32,12 @@ def deconvolve(
     transfer = -micrograph_ctf(ctf, optics, image.shape, pixel_size_angstrom=pixel_size_angstrom)
     ky = np.fft.fftfreq(image.shape[0])[:, None]
     kx = np.fft.rfftfreq(image.shape[1])[None]
-    frequency = np.hypot(ky, kx)
-    signal = np.exp(-frequency * 100 * _SIGNAL_FALLOFF / pixel_size_angstrom) * 10 ** (
-        3 * _DECONVOLUTION_STRENGTH
-    )
-    signal *= 1 - np.cos(np.minimum(1, frequency / pixel_size_angstrom * _HIGH_PASS_ANGSTROM) * np.pi / 2)
-    wiener = transfer / (transfer**2 + 1 / np.maximum(signal, 1e-9))
+    wiener = deconvolution(transfer, np.hypot(ky, kx) / pixel_size_angstrom)
     return np.asarray(np.fft.irfft2(np.fft.rfft2(image) * wiener, s=image.shape), dtype=np.float32)
+
+
+def deconvolution(transfer: NDArray[np.floating], frequency: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the filter of `deconvolve` for a transfer, protein bright, at frequencies in 1/angstrom."""
+    signal = np.exp(-frequency * 100 * _SIGNAL_FALLOFF) * 10 ** (3 * _DECONVOLUTION_STRENGTH)
+    signal *= 1 - np.cos(np.minimum(1, frequency * _HIGH_PASS_ANGSTROM) * np.pi / 2)
+    return np.asarray(transfer / (transfer**2 + 1 / np.maximum(signal, 1e-9)))

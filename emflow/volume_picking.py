@@ -76,7 +76,7 @@ def find_peaks(
     table = np.concatenate(parts)
     # Best first; of equals the first in the volume, so that no block changes the order.
     table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 6]))]
-    keep = _apart(table[:, :3], distance_voxels)
+    keep = apart(table[:, :3], distance_voxels)
     table = table[keep]
     table = table[np.argsort(-table[:, 7], kind="stable")]
     return VolumePicks(table[:, 3:6], table[:, 7], table[:, 8].astype(np.int64))
@@ -119,8 +119,8 @@ def _values(block: Volume, centre: NDArray[np.integer], offsets: NDArray[np.int6
     return values
 
 
-def _apart(points: NDArray[np.float64], distance: float) -> NDArray[np.bool_]:
-    """Return which points to keep, best first: none nearer to a kept one than the distance."""
+def apart(points: NDArray[np.float64], distance: float) -> NDArray[np.bool_]:
+    """Return which points (n, 3) to keep, best first: none nearer to a kept one than the distance."""
     keep = np.ones(len(points), dtype=bool)
     if not len(points):
         return keep

@@ -32,6 +32,7 @@ COMMANDS = (
     "denoise_tomogram",
     "segment",
     "pick_tomogram",
+    "match_template",
     "export_tomograms",
     "summarise_tomograms",
     "check_star",

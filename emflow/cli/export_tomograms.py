@@ -26,7 +26,7 @@ from emflow.io.index import (
 from emflow.io.relion5_check import check_relion5
 from emflow.io.relion_tomograms import ExportedTomogram, write_relion_tomograms
 from emflow.io.star import star_text
-from emflow.io.volume_picks import read_volume_picks
+from emflow.io.volume_picks import read_all_picks
 
 STAGE = "export_tomograms"
 
@@ -36,6 +36,7 @@ def export_tomograms(
     picks: Annotated[list[Path], Parameter(consume_multiple=True)],
     output: Path,
     tilts_table: str = "tilt_ctf.tsv",
+    matched_table: str = "",
     threshold: Literal["auto"] | float = "auto",
     max_failed_fraction: float = 0.5,
 ) -> None:
@@ -50,6 +51,8 @@ def export_tomograms(
         that holds results/.
     tilts_table
         Name of the table that holds alignment and CTF; a tomogram that has none beside it came without.
+    matched_table
+        Name of the table of what a template found, beside each picks.tsv; "" where there is none.
     threshold
         Lowest figure of merit, 0 to 1; auto takes what each picks.tsv suggests.
     max_failed_fraction
@@ -61,7 +64,7 @@ def export_tomograms(
     folder.mkdir(parents=True, exist_ok=True)
     table, exported = [], []
     for path in sorted(picks, key=lambda each: each.parent.name):
-        row, tomogram = _one(path, tilts_table, threshold)
+        row, tomogram = _one(path, tilts_table, matched_table, threshold)
         table.append(row)
         if tomogram is not None:
             exported.append(tomogram)
@@ -88,10 +91,12 @@ def _project_root(folder: Path) -> Path:
 
 
 def _one(
-    path: Path, tilts_table: str, threshold: Literal["auto"] | float
+    path: Path, tilts_table: str, matched_table: str, threshold: Literal["auto"] | float
 ) -> tuple[ExportedSeriesRow, ExportedTomogram | None]:
     """Return what is said of a tilt series, and what RELION is given of it."""
-    (found,) = read_index(path, VolumePickRow)
+    tables = [path, *([path.with_name(matched_table)] if matched_table else [])]
+    pickers = [picker for table in tables for picker in read_index(table, VolumePickRow)]
+    found = next((picker for picker in pickers if picker.status != OK), pickers[0])
     if found.status != OK:
         return ExportedSeriesRow(found.name, FAILED, found.reason), None
     (volume,) = read_index(path.with_name("tomogram.tsv"), VolumeRow)
@@ -101,7 +106,7 @@ def _one(
     limit = found.suggested_threshold if threshold == "auto" else threshold
     if limit is None:
         raise SettingError(f"{path}: suggests no threshold; set export.threshold to a number")
-    candidates = read_volume_picks(path.with_suffix(".star"))
+    candidates = read_all_picks(tables)
     chosen = candidates[candidates["rlnAutopickFigureOfMerit"].to_numpy(float) >= limit]
     chosen = _inside(chosen.reset_index(drop=True), volume)
     row = ExportedSeriesRow(

@@ -26,7 +26,7 @@ def pick_tomogram(
     *,
     segmented: Path,
     output: Path,
-    classes: Annotated[list[str], Parameter(consume_multiple=True)],
+    classes: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     minimum_distance_angstrom: float = 150.0,
     minimum_volume_cubic_angstrom: float = 0.0,
     floor: float = 0.2,
@@ -42,7 +42,7 @@ def pick_tomogram(
     output
         The picks.tsv to write; picks.star lies beside it.
     classes
-        Names of the classes to pick.
+        Names of the classes to pick; without any the table is empty.
     minimum_distance_angstrom
         Of two picks of a class.
     minimum_volume_cubic_angstrom
@@ -62,6 +62,7 @@ def pick_tomogram(
         write_index(output, [VolumePickRow(row.name, FAILED, reason)], VolumePickRow)
         return
     stored = StoredTomogram.open(row, segmented.parent)
+    classes = classes or []
     unknown = sorted(set(classes) - set(stored.channels))
     if unknown:
         raise SettingError(
@@ -69,7 +70,9 @@ def pick_tomogram(
             f"{', '.join(stored.channels)}"
         )
     pixel = row.pixel_size_angstrom or 1.0
-    points, angles, names, merits = [], [], [], []
+    points, angles = [np.zeros((0, 3))], [np.zeros((0, 3))]
+    names: list[str] = []
+    merits = [np.zeros(0)]
     for name in classes:
         found = volume_picking.find_peaks(
             partial(_probability, stored, name),

@@ -13,7 +13,7 @@ from emflow.cli.tomograms import StoredTomogram, read_volume_row
 from emflow.io.files import replacing, write_text
 from emflow.io.index import FAILED, OK, ExportedSeriesRow, TiltRow, read_index
 from emflow.io.relion_tomograms import OPTIMISATION_SET, TOMOGRAMS
-from emflow.io.volume_picks import read_volume_picks
+from emflow.io.volume_picks import read_all_picks
 from emflow.io.volumes import open_labels
 from emflow.tomogram_pictures import draw_slice
 from emflow.tomogram_summary import SeriesSummary, TomogramSummary, summary_text
@@ -30,6 +30,7 @@ def summarise_tomograms(
     session: str,
     pictures: int,
     output: Path,
+    matched_table: str = "",
 ) -> None:
     """Write summary.json, summary.txt and a picture of each tomogram.
 
@@ -43,6 +44,8 @@ def summarise_tomograms(
         Draw up to so many tomograms, else an even sample.
     output
         The summary.json to write; summary.txt and pictures/ lie beside it.
+    matched_table
+        Name of the table of what a template found, beside each picks.tsv; "" where there is none.
     """
     folder = output.parent
     rows = read_index(export, ExportedSeriesRow)
@@ -53,7 +56,7 @@ def summarise_tomograms(
     series, by_class, left_out = [], Counter[str](), dict[str, str]()
     for row in used:
         place = folder / row.name
-        picks = _picks(place, row)
+        picks = _picks(place, row, matched_table)
         by_class.update(picks["emflowClass"].tolist())
         left_out |= _tilts_left_out(place)
         series.append(
@@ -109,9 +112,9 @@ def _drawn(rows: list[ExportedSeriesRow], most: int) -> set[str]:
     return {rows[n].name for n in np.linspace(0, len(rows) - 1, most).round().astype(int)}
 
 
-def _picks(place: Path, row: ExportedSeriesRow) -> pd.DataFrame:
+def _picks(place: Path, row: ExportedSeriesRow, matched_table: str) -> pd.DataFrame:
     """Return the candidates that were exported."""
-    table = read_volume_picks(place / "picks.star")
+    table = read_all_picks([place / name for name in ("picks.tsv", matched_table) if name])
     merit = table["rlnAutopickFigureOfMerit"].to_numpy(float)
     return table[merit >= (row.threshold or 0.0)].reset_index(drop=True)
 

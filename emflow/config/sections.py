@@ -10,6 +10,7 @@ from emflow.config.tomography import (
     DenoiseTomogram,
     PickTomogram,
     Segment,
+    TemplateMatching,
     TiltCtf,
     Tilts,
     Tomogram,
@@ -198,6 +199,7 @@ class Config(Section):
     denoise_tomogram: DenoiseTomogram = DenoiseTomogram()
     segment: Segment = Segment()
     pick_tomogram: PickTomogram = PickTomogram()
+    template_matching: TemplateMatching = TemplateMatching()
     export: Export = Export()
     summarise: Summarise = Summarise()
     train: Train = Train()

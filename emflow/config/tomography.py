@@ -123,3 +123,45 @@ class PickTomogram(Section):
     membrane_normals: bool = Field(
         False, description="Whether to orient picks near a membrane by its normal."
     )
+
+
+class TemplateMatching(Section):
+    """match_template: particles by their likeness to a template, with angles, beside the segmentation's."""
+
+    template: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="Path of a map (MRC, protein bright) or an atomic model (PDB, mmCIF); null: not used.",
+    )
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = Field(
+        "template", description="Class that the picks are called by: none of pick_tomogram.classes."
+    )
+    diameter_angstrom: Annotated[float, Field(ge=0.0, le=5000.0)] = Field(
+        0.0, description="Longest diameter of the particle in angstrom; 0 takes an atomic model's own."
+    )
+    template_pixel_size_angstrom: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        0.0, description="Angstrom per voxel of a map; 0 takes what its header says."
+    )
+    pixel_size_angstrom: Annotated[float, Field(ge=0.0, le=100.0)] = Field(
+        0.0,
+        description="Angstrom per voxel that tomograms are matched at; 0 takes theirs, and finer is none.",
+    )
+    angular_step_degrees: Annotated[float, Field(ge=1.0, le=90.0)] = Field(
+        15.0, description="Degrees between neighbouring rotations; half as large costs eight times as much."
+    )
+    symmetry: Annotated[str, Field(pattern=r"^[CD][1-9][0-9]?$")] = Field(
+        "C1", description="Of the particle about its z axis: C1, C2 ... or D1, D2 ..."
+    )
+    minimum_distance_angstrom: Annotated[float, Field(ge=0.0, le=10_000.0)] = Field(
+        0.0, description="Smallest distance in angstrom between two picks; 0 takes 0.7 diameters."
+    )
+    threshold: Literal["auto"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        "auto",
+        description="Correlation (0 to 1) that has a figure of merit of 0.5; auto takes the one that noise "
+        "passes once in a tomogram.",
+    )
+    floor: Annotated[float, Field(ge=0.001, lt=1.0)] = Field(
+        0.4, description="Candidates with a figure of merit below this are not kept at all."
+    )
+    max_tilt_degrees: Annotated[float, Field(gt=0.0, le=90.0)] = Field(
+        60.0, description="Largest tilt, about y, of ready tomograms; tilt series say theirs."
+    )

@@ -136,8 +136,8 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
     Raises
     ------
     SettingError
-        If results/ cannot be written, a model is corrupted, a gain reference fits none of its movies, or
-        cuda was asked for and jobs run on this machine, which has none.
+        If results/ cannot be written, a model is corrupted, a template is none, a gain reference fits none
+        of its movies, or cuda was asked for and jobs run on this machine, which has none.
     """
     from emflow.devices import cuda_driver_present
     from emflow.io.model import check_model
@@ -150,6 +150,8 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
     except OSError as error:
         raise SettingError(f"{RESULTS.absolute()}: cannot be written: {error.strerror}") from None
     cards = {stage: check_model(folder, stage) for stage, folder in plan.models.items()}
+    if plan.tilt_series and plan.config.template_matching.template is not None:
+        check_template(plan.config)
     if "segment" in cards:
         known = cards["segment"].classes or ()
         for name in plan.config.pick_tomogram.classes:
@@ -168,6 +170,36 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
         raise SettingError(
             "device: cuda was asked for, but this machine has no GPU; set device to auto or cpu"
         )
+
+
+def check_template(config: Config) -> None:
+    """Refuse a template that cannot be looked for in any tomogram.
+
+    Raises
+    ------
+    SettingError
+        Naming the key and the file.
+    """
+    from emflow.io.templates import check_template_size, read_template
+
+    settings = config.template_matching
+    if settings.name in config.pick_tomogram.classes:
+        raise SettingError(
+            f"template_matching.name: {settings.name} is one of pick_tomogram.classes; name it otherwise, or "
+            "take it out there"
+        )
+    file = read_template(
+        Path(settings.template or ""),
+        template_pixel_size_angstrom=settings.template_pixel_size_angstrom,
+        diameter_angstrom=settings.diameter_angstrom,
+    )
+    check_template_size(file, max(settings.pixel_size_angstrom, config.tomogram.pixel_size_angstrom))
+
+
+@cache
+def template_digest(path: str) -> str:
+    """Return the SHA-256 of a template's file: read once, and only for the rule that asks."""
+    return sha256(Path(path))
 
 
 def check_camera(session: Session, rows: Sequence[InputRow]) -> None:

@@ -157,7 +157,9 @@ def particle_tables(tomograms: Sequence[ExportedTomogram]) -> dict[str, "pd.Data
     parts = []
     groups: dict[str, int] = {}
     for tomogram in tomograms:
-        part = tomogram.particles[["rlnTomoName", *_COORDINATES, *_ANGLES, "rlnAutopickFigureOfMerit"]].copy()
+        # RELION warns of emflowClass, which it does not know, and keeps it.
+        kept = ["rlnTomoName", *_COORDINATES, *_ANGLES, "rlnAutopickFigureOfMerit", "emflowClass"]
+        part = tomogram.particles[kept].copy()
         part.insert(1, "rlnTomoParticleName", [f"{tomogram.volume.name}/{n + 1}" for n in range(len(part))])
         if tomogram.tilts:
             groups[tomogram.volume.name] = len(groups) + 1

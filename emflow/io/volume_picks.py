@@ -1,6 +1,7 @@
-"""Candidates of a tomogram, ``picks.star``: what pick_tomogram found and the export thresholds."""
+"""Candidates of a tomogram, ``picks.star`` and ``matched.star``: what was found and the export thresholds."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,3 +62,10 @@ def read_volume_picks(path: Path) -> pd.DataFrame:
             f"{path}: expected data_{_TABLE} with {', '.join(COLUMNS)}; run pick_tomogram again"
         )
     return table
+
+
+def read_all_picks(tables: Sequence[Path]) -> pd.DataFrame:
+    """Read the candidates of several pickers, as the STAR files beside their tables hold them."""
+    parts = [read_volume_picks(table.with_suffix(".star")) for table in tables]
+    filled = [part for part in parts if len(part)]
+    return pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or parts)[0]

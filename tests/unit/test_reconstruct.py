@@ -16,6 +16,7 @@ from emflow.cli.segment import segment
 from emflow.errors import SettingError
 from emflow.io.index import FAILED, OK, TiltRow, VolumePickRow, VolumeRow, read_index, write_index
 from emflow.io.locations import find_store
+from emflow.io.volume_picks import read_all_picks
 from emflow.io.volumes import open_labels, open_volume
 from emflow.tilt_geometry import TiltGeometry
 
@@ -153,6 +154,11 @@ def test_a_tomogram_is_denoised_segmented_and_picked(tmp_path: Path) -> None:
     )
     (picks,) = read_index(tmp_path / "picks.tsv", VolumePickRow)
     assert picks.status == OK
+    # Where a template alone finds the particles
+    pick_tomogram(segmented=tmp_path / "segmented.tsv", output=tmp_path / "none.tsv", classes=[])
+    (none,) = read_index(tmp_path / "none.tsv", VolumePickRow)
+    assert (none.status, none.candidates) == (OK, 0)
+    assert len(read_all_picks([tmp_path / "none.tsv", tmp_path / "picks.tsv"])) == picks.candidates
     with pytest.raises(SettingError, match=r"pick_tomogram\.classes: gould is no class"):
         pick_tomogram(segmented=tmp_path / "segmented.tsv", output=tmp_path / "x.tsv", classes=["gould"])
 

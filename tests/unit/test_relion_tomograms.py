@@ -242,6 +242,33 @@ def test_the_threshold_and_the_tomograms_sides_decide_what_is_exported(tmp_path:
         export_tomograms(picks=paths, output=output, threshold=1.5)
 
 
+def test_what_a_template_found_stands_beside_the_picks_by_its_own_name(tmp_path: Path) -> None:
+    folder = tmp_path / "results/tomo/s"
+    path = _series(folder, "TS_01", tilts=True, merits=[0.9, 0.4], root=tmp_path)
+    table = volume_picks_table(
+        "TS_01",
+        np.array([[100.0, 0, 0], [200.0, 0, 0]]),
+        np.array([[10.0, 20, 30], [40.0, 50, 60]]),
+        ["proteasome"] * 2,
+        np.array([0.55, 0.45]),
+    )
+    checksum = write_volume_picks(path.with_name("matched.star"), table)
+    rows = [VolumePickRow("TS_01", OK, "", 2, 0.5, checksum)]
+    write_index(path.with_name("matched.tsv"), rows, VolumePickRow)
+    output = folder / "relion/export.tsv"
+    export_tomograms(picks=[path], output=output, matched_table="matched.tsv")
+    particles = read_star(folder / "relion/particles.star")["particles"]
+    assert particles["emflowClass"].tolist() == ["ribosome", "proteasome"]
+    angles = particles.iloc[1][[f"rlnTomoSubtomogram{name}" for name in ("Rot", "Tilt", "Psi")]]
+    assert angles.astype(float).tolist() == [10, 20, 30]
+    export_tomograms(picks=[path], output=output)
+    assert read_star(folder / "relion/particles.star")["particles"]["emflowClass"].tolist() == ["ribosome"]
+    failed = [VolumePickRow("TS_01", FAILED, "no tomogram")]
+    write_index(path.with_name("matched.tsv"), failed, VolumePickRow)
+    with pytest.raises(SystemExit):
+        export_tomograms(picks=[path], output=output, matched_table="matched.tsv")
+
+
 def test_tomograms_without_tilts_go_through_relions_import(tmp_path: Path) -> None:
     folder = tmp_path / "results/tomo/s"
     paths = [_series(folder, "lamella", tilts=False, merits=[0.9], root=tmp_path)]

@@ -1,15 +1,19 @@
 """What runs, and what runs again, of tilt series and tomograms: job counts of dry runs."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from workflow.conftest import command, planned
 
 from emflow.config import Config
 from emflow.io.model import check_model
+from emflow.io.relion5_check import check_relion5
 from emflow.io.settings import config_text, read_sessions, write_sessions
+from emflow.io.star import read_star
 from emflow.resources import model_folder
 
 SERIES = 2
@@ -62,6 +66,35 @@ TOMOGRAPHY_CHANGES = {
     "pick_tomogram.minimum_volume_cubic_angstrom": (1e6, _from(*_PICK)),
     "pick_tomogram.floor": (0.1, _from(*_PICK)),
     "pick_tomogram.membrane_normals": (True, _from(*_PICK)),
+    "template_matching.template": ("TEMPLATE", _from("match_template")),
+    "template_matching.name": ("ball", {}),
+    "template_matching.diameter_angstrom": (250.0, {}),
+    "template_matching.template_pixel_size_angstrom": (5.0, {}),
+    "template_matching.pixel_size_angstrom": (20.0, {}),
+    "template_matching.angular_step_degrees": (30.0, {}),
+    "template_matching.symmetry": ("C2", {}),
+    "template_matching.minimum_distance_angstrom": (200.0, {}),
+    "template_matching.threshold": (0.3, {}),
+    "template_matching.floor": (0.3, {}),
+    "template_matching.max_tilt_degrees": (50.0, {}),
+}
+# What of it differs where a template is looked for.
+_MATCH = _from("match_template")
+MATCHING_CHANGES = {
+    "template_matching.template": (None, END),
+    **{
+        key: (value, _MATCH)
+        for key, (value, _) in TOMOGRAPHY_CHANGES.items()
+        if key.startswith("template_matching.") and not key.endswith((".template", ".max_tilt_degrees"))
+    },
+    "template_matching.pixel_size_angstrom": (16.0, _MATCH),
+    "template_matching.angular_step_degrees": (45.0, _MATCH),
+    "template_matching.max_tilt_degrees": (50.0, {}),  # of ready tomograms alone
+    "tomogram.ctf": ("phase_flip", _from(*_RECONSTRUCT, "match_template")),
+    "pick_tomogram.classes": ([], _from(*_PICK)),
+    "segment.axes": ("z", _from(*_SEGMENT)),
+    "export.threshold": (0.3, END),
+    "device": ("cpu", {}),
 }
 # What of it differs where a session trains its own denoiser.
 _TRAIN = {"train_session_denoiser": 1, **DENOISE_ON}
@@ -98,11 +131,23 @@ TOMOGRAM_COLUMNS = {
 }
 
 
+def write_template(path: Path, turn: float = 0.0) -> Path:
+    """Write an atomic model of some 280 A: two lobes of alpha carbons, more of them in one."""
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(0, 45, (300, 3)), rng.normal((90, turn, 0), 20, (100, 3))])
+    line = "ATOM  {0:5d}  CA  ALA A{0:4d}    {1:8.3f}{2:8.3f}{3:8.3f}  1.00  0.00           C"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*(line.format(n + 1, *one) for n, one in enumerate(points)), "END"]) + "\n")
+    return path
+
+
 def _change(session: Path, key: str, value: object, folder: Path) -> None:
     from workflow.test_jobs import other_model
 
     if str(value).startswith("MODEL:"):
         value = other_model(str(value).removeprefix("MODEL:"), folder / "model")
+    if value == "TEMPLATE":
+        value = str(write_template(folder / "ball.pdb"))
     path = session / "config/config.yaml"
     config = yaml.safe_load(path.read_text())
     section, _, name = key.rpartition(".")
@@ -169,6 +214,84 @@ def test_a_changed_setting_trains_again_only_what_it_must(trained: Path, tmp_pat
     value, expected = TRAINING_CHANGES[key]
     _change(session, key, value, tmp_path)
     assert planned(session) == expected
+
+
+@pytest.fixture(scope="module")
+def matched(finished_tilts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same session, a template looked for in a few rotations; copy it before you touch it."""
+    session = tmp_path_factory.mktemp("matched") / "tilts"
+    shutil.copytree(finished_tilts, session, symlinks=True)
+    write_template(session / "ball.pdb")
+    for key, value in {
+        "template": "ball.pdb",
+        "pixel_size_angstrom": 20.0,
+        "angular_step_degrees": 60.0,
+    }.items():
+        _change(session, f"template_matching.{key}", value, session)
+    command(session, "snakemake", "--cores", "2", "--quiet", "all")
+    return session
+
+
+def test_what_a_template_finds_is_exported_beside_the_segmentation_s_picks(
+    finished_tilts: Path, matched: Path
+) -> None:
+    assert planned(matched) == {}
+    place = "results/tomo/tilts"
+    before, after = (
+        json.loads((one / place / "summary.json").read_text())["particles_by_class"]
+        for one in (finished_tilts, matched)
+    )
+    assert after.pop("template") > 0
+    assert after == before
+    particles = read_star(matched / place / "relion/particles.star")["particles"]
+    assert len(particles) == sum(after.values()) + sum(
+        (
+            read_star(matched / place / name / "matched.star")["particles"]["rlnAutopickFigureOfMerit"] >= 0.5
+        ).sum()
+        for name in ("TS_01", "TS_02")
+    )
+    assert particles["rlnTomoSubtomogramTilt"].nunique() > 3
+    assert check_relion5(matched / place / "relion") == []
+    log = (matched / "logs/match_template/tilts/TS_01.log").read_text()
+    assert "rotations at 20 A on cpu, wedge and CTF" in log or "on cuda" in log
+
+
+@pytest.mark.parametrize("key", MATCHING_CHANGES)
+def test_a_changed_setting_matches_again_only_what_it_must(matched: Path, tmp_path: Path, key: str) -> None:
+    session = Path(shutil.copytree(matched, tmp_path / "tilts", symlinks=True))
+    value, expected = MATCHING_CHANGES[key]
+    _change(session, key, value, tmp_path)
+    assert planned(session) == expected
+
+
+def test_another_template_in_the_same_place_is_looked_for(matched: Path, tmp_path: Path) -> None:
+    session = Path(shutil.copytree(matched, tmp_path / "tilts", symlinks=True))
+    write_template(session / "ball.pdb", turn=40.0)
+    assert planned(session) == _MATCH
+
+
+def test_ready_tomograms_are_matched_with_the_wedge_that_is_stated(volumes: Path, tmp_path: Path) -> None:
+    _change(volumes, "template_matching.template", "TEMPLATE", tmp_path)
+    assert planned(volumes) == {"match_template": 1, **END}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("template", "absent.mrc", "template_matching.template: absent.mrc: no such file"),
+        ("template", "inputs.tsv", "template_matching.template: inputs.tsv is neither a map (.mrc, "),
+        ("symmetry", "T", "template_matching.symmetry: should "),
+        ("name", "ribosome", "template_matching.name: ribosome is one of pick_tomogram.classes"),
+        ("pixel_size_angstrom", 40.0, "voxels across at 40 A"),
+    ],
+)
+def test_a_template_that_cannot_be_looked_for_is_refused_before_the_first_job(
+    tilts: Path, tmp_path: Path, key: str, value: object, told: str
+) -> None:
+    if key != "template":
+        _change(tilts, "template_matching.template", "TEMPLATE", tmp_path)
+    _change(tilts, f"template_matching.{key}", value, tmp_path)
+    assert told in command(tilts, "snakemake", "-n", expect=2).stderr
 
 
 def test_training_on_tomograms_without_halves_is_refused(volumes: Path, tmp_path: Path) -> None:

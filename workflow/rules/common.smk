@@ -9,7 +9,13 @@ from emflow.errors import SettingError
 from emflow.io.movies import is_eer
 from emflow.io.locations import check_root
 from emflow.io.model import model_sha256
-from emflow.io.plan import camera_digests, check_machine, read_plan, unlisted
+from emflow.io.plan import (
+    camera_digests,
+    check_machine,
+    read_plan,
+    template_digest,
+    unlisted,
+)
 from emflow.io.start import begin, read_call
 from emflow.resources import pipeline_root
 from emflow.revisions import REVISIONS

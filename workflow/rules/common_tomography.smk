@@ -116,6 +116,31 @@ def tomogram_denoiser(wildcards):
     return str(Path(card[0]).parent) if card else CONFIG.denoise_tomogram.model
 
 
+# Where particles are looked for by a template as well, the table of those.
+MATCHED = "matched.tsv" if CONFIG.template_matching.template else ""
+
+
+def matched_tables(wildcards):
+    """Return the tables of the particles of a session that a template found, where there is one."""
+    return series_files(MATCHED)(wildcards) if MATCHED else []
+
+
+def tilts_to_match(wildcards):
+    """Return the table that says which wedge and CTF a tomogram has, where it came from tilts."""
+    known = wildcards.session in PLAN.with_tilt_series
+    return [newest_tilts(wildcards)] if known else []
+
+
+def wedge_flags(wildcards, input):
+    """Return what says how a tomogram shows a particle, as flags."""
+    if not input.tilts:
+        return as_flags({"max-tilt-degrees": CONFIG.template_matching.max_tilt_degrees})
+    weighting = switch("exposure-weighting", CONFIG.tilts.exposure_weighting)
+    return (
+        f"--tilts {shlex.quote(input.tilts[0])} --ctf {CONFIG.tomogram.ctf} {weighting}"
+    )
+
+
 TOMOGRAPHY = [*PLAN.with_tilt_series, *PLAN.with_tomograms]
 DENOISED_TOMOGRAMS = [
     f"results/tomo/{session}/{tilt_series}/denoised.tsv"

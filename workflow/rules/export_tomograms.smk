@@ -5,6 +5,7 @@ rule export_tomograms:
     """Apply the threshold and write the session as RELION 5 reads it; judge how many series were lost."""
     input:
         picks=series_files("picks.tsv"),
+        matched=matched_tables,
         tomograms=series_files("tomogram.tsv"),
         tilts=series_files(TILT_STATE, PLAN.with_tilt_series),
     output:
@@ -19,6 +20,7 @@ rule export_tomograms:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         tilts=TILT_STATE,
+        matched=MATCHED,
         threshold=CONFIG.export.threshold,
         max_failed_fraction=CONFIG.export.max_failed_fraction,
         revision=REVISIONS["export_tomograms"],
@@ -26,6 +28,7 @@ rule export_tomograms:
         "emflow export-tomograms"
         " --picks {input.picks:q}"
         " --tilts-table {params.tilts:q}"
+        " --matched-table {params.matched:q}"
         " --threshold {params.threshold:q}"
         " --max-failed-fraction {params.max_failed_fraction:q}"
         " --output {output:q}"
@@ -55,11 +58,13 @@ rule summarise_tomograms:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         pictures=CONFIG.summarise.overlays,
+        matched=MATCHED,
         revision=REVISIONS["summarise_tomograms"],
     shell:
         "emflow summarise-tomograms"
         " --export {input.export:q}"
         " --session {wildcards.session:q}"
+        " --matched-table {params.matched:q}"
         " --pictures {params.pictures:q}"
         " --output {output.json:q}"
         " 2>&1 | tee {log:q}"
