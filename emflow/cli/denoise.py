@@ -77,9 +77,8 @@ def denoise(
             image, image_pixel_size_angstrom=pixel_size, network=network, card=card, device=chosen
         )
 
-    # Two threads on a GPU: one reads or writes while the other computes.
-    at_once = 2 if chosen.type == "cuda" else 1
-    ImageBatch("denoise", output, geometry, make, stores).write(table, workers, at_once=at_once)
+    # Two: one reads or writes while the other computes.
+    ImageBatch("denoise", output, geometry, make, stores).write(table, workers, at_once=2)
 
 
 def _geometry(row: StoreRow) -> Geometry:
