@@ -42,7 +42,7 @@ def evaluate(
     picker, denoiser
         Shipped model's name, or the path of a model folder.
     models
-        Folder of atomic models to simulate instead of made-up particles; none that training saw.
+        Folder of atomic models to simulate instead of made-up particles; those that training saw are refused.
     micrographs
         Micrographs of each particle and condition (clean, crowded, contaminated).
     side
@@ -64,9 +64,10 @@ def evaluate(
     from emflow.errors import SettingError
     from emflow.evaluation.picking import matched, pick_with_network
     from emflow.evaluation.specimens import Specimen
+    from emflow.io.atomic_model_files import atomic_model_files
     from emflow.io.atomic_models import read_atomic_models
     from emflow.io.curves import write_reliability
-    from emflow.io.files import write_text
+    from emflow.io.files import sha256, write_text
     from emflow.io.model import load_model
     from emflow.model_card import DENOISE, PICK
     from emflow.resources import model_folder
@@ -79,6 +80,11 @@ def evaluate(
     torch.set_num_threads(threads)
     network, card = load_model(model_folder(picker), PICK)
     denoising_network, denoising_card = load_model(model_folder(denoiser), DENOISE)
+    if models is not None:
+        for name, path in atomic_model_files(models).items():
+            learned = [one.training.get("atomic_models", {}) for one in (card, denoising_card)]
+            if sha256(path) in {checksum for files in learned for checksum in files.values()}:
+                raise SettingError(f"--models: {path}: picker or denoiser learned from {name}; take it out")
     specimens = (
         [Specimen.procedural(number) for number in MADE_UP]
         if models is None

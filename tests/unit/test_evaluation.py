@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from emflow.evaluation.template_matching import (
     pick_with_templates,
     templates,
 )
+from emflow.io.files import sha256
+from emflow.io.model import shipped_model
 from emflow.scoring import calibration_error
 from emflow.training.denoiser import GAUSSIAN_SIGMA_PIXELS
 
@@ -175,6 +178,18 @@ def test_evaluate_prints_its_tables(capsys, tmp_path, monkeypatch):
 def test_what_evaluate_refuses(flags, says):
     with pytest.raises(SettingError, match=says):
         evaluate(**flags)
+
+
+def test_structures_that_training_saw_are_refused(tmp_path):
+    structure = tmp_path / "models/renamed.pdb"
+    structure.parent.mkdir()
+    structure.write_text("ATOM\n")
+    picker = shutil.copytree(shipped_model("picker"), tmp_path / "picker")
+    card = json.loads((picker / "card.json").read_text())
+    card["training"]["atomic_models"] = {"1abc": sha256(structure)}
+    (picker / "card.json").write_text(json.dumps(card))
+    with pytest.raises(SettingError, match=r"renamed\.pdb: picker or denoiser learned from renamed"):
+        evaluate(picker=str(picker), models=structure.parent)
 
 
 def test_the_table_leaves_out_what_does_not_apply():
