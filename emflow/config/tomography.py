@@ -1,5 +1,6 @@
 """Settings of the stages that tilt series and tomograms go through."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -148,9 +149,7 @@ class TemplateMatching(Section):
     angular_step_degrees: Annotated[float, Field(ge=1.0, le=90.0)] = Field(
         15.0, description="Degrees between neighbouring rotations; half as large costs eight times as much."
     )
-    symmetry: Annotated[str, Field(pattern=r"^[CD][1-9][0-9]?$")] = Field(
-        "C1", description="Of the particle about its z axis: C1, C2 ... or D1, D2 ..."
-    )
+    symmetry: str = Field("C1", description="Of the particle about its z axis: C1, C2 ... or D1, D2 ...")
     minimum_distance_angstrom: Annotated[float, Field(ge=0.0, le=10_000.0)] = Field(
         0.0, description="Smallest distance in angstrom between two picks; 0 takes 0.7 diameters."
     )
@@ -165,3 +164,10 @@ class TemplateMatching(Section):
     max_tilt_degrees: Annotated[float, Field(gt=0.0, le=90.0)] = Field(
         60.0, description="Largest tilt, about y, of ready tomograms; tilt series say theirs."
     )
+
+    @field_validator("symmetry")
+    @classmethod
+    def _about_an_axis(cls, value: str) -> str:
+        if re.fullmatch(r"[CDcd][1-9][0-9]?", value) is None:
+            raise ValueError("C1, C2 ... or D1, D2 ... up to 99")
+        return value
