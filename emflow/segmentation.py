@@ -23,7 +23,7 @@ SCORE = 255
 # How many upright slices are looked at before what they say is put away.
 UPRIGHT_SLICES = 32
 # How a volume (z, y, x) is turned for slices along y and x: z stays upright, as in training.
-UPRIGHT = {1: (1, 0, 2), 2: (2, 0, 1)}
+_UPRIGHT = {1: (1, 0, 2), 2: (2, 0, 1)}
 # Slices that a tomogram's centre and spread are measured on.
 STATISTICS_SLICES = 24
 
@@ -106,7 +106,7 @@ def look_upright(
         See `standardisation`.
     """
     radius = network.in_channels // 2
-    for axis, order in UPRIGHT.items():
+    for axis, order in _UPRIGHT.items():
         back = (0, *(1 + np.argsort(order)))
         for first in range(0, shape[axis], UPRIGHT_SLICES):
             last = min(first + UPRIGHT_SLICES, shape[axis])

@@ -82,7 +82,7 @@ def train_segmenter(
     restart
         With --resume, start from nothing where that checkpoint was made with other settings or data.
     tomograms
-        Simulated tomograms for the scores; as many others say how much a class is to be held back.
+        Simulated tomograms for the scores.
     tomogram
         Tomogram of which some slices are labelled: MRC, OME-Zarr, or the tomogram.tsv of a session.
     labels
@@ -110,7 +110,6 @@ def train_segmenter(
     from emflow.networks import build
     from emflow.tomogram_classes import CLASS_NAMES
     from emflow.training import segmenter
-    from emflow.training.segmenter_calibration import CALIBRATION_FROM, calibrate
     from emflow.training.tomograms import Draw, TrainingTomograms, held_apart
 
     torch.set_num_threads(threads)
@@ -157,10 +156,6 @@ def train_segmenter(
             restart=restart,
             sources=sources,
         )
-    say(SEGMENT, "looking how much each class is held back")
-    offsets = calibrate(network, [samples((seed, CALIBRATION_FROM + n)) for n in range(tomograms)], seed)
-    told = {name: round(float(one), 2) for name, one in zip(CLASS_NAMES, offsets, strict=True)}
-    made |= {"class_offsets": told}
     say(SEGMENT, "scoring")
     apart = held_apart(tomograms, seed + 1)
     scores = evaluate_segmenter(network, apart, "zyx")
