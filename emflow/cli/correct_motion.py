@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Literal
 
+from emflow.cli.input_batch import InputBatch, write_table
 from emflow.cli.movie_batch import MovieBatch, MovieSettings
 from emflow.cli.progress import say
 from emflow.errors import BadInputError, SettingError
 from emflow.io.claims import Claim
 from emflow.io.gains import read_gain
 from emflow.io.gpus import take_device
-from emflow.io.index import FAILED, SUPERSEDED, MicrographRow, write_failures, write_index
-from emflow.io.inputs import batch_digest, check_unchanged, read_inputs, superseded_names
-from emflow.io.motion import MOTION, write_motion
+from emflow.io.index import MicrographRow
+from emflow.io.inputs import InputRow
+from emflow.io.motion import MOTION, MotionRecord, write_motion
 from emflow.metadata import OpticsGroup
 
 
@@ -114,10 +115,7 @@ def correct_motion(
     if first_frame < 1 or (last_frame is not None and last_frame <= first_frame) or group_frames < 1:
         raise SettingError("first_frame, last_frame, group_frames: at least two frames are needed, from 1 on")
     torch.set_num_threads(threads)
-    rows = read_inputs(inputs)
-    ours = [row for row in rows if row.session == session and row.batch == batch]
-    if batch_digest(ours) != digest:
-        raise SettingError(f"{inputs}: {session} {batch} is not what this job was planned for; run again")
+    ours = InputBatch.read("correct_motion", inputs, session=session, batch=batch, digest=digest)
     try:
         gain_image = (
             None if gain is None else read_gain(gain, rotate_quarter_turns=gain_rotation, flip=gain_flip)
@@ -154,27 +152,19 @@ def correct_motion(
     )
     work = MovieBatch(output.parent, settings, gain_image, take_device(device))
     claim = Claim(output)
-    newer = superseded_names(rows, session, batch)
-    table, motion = [], []
-    for number, row in enumerate(ours, 1):
+    motion: list[MotionRecord] = []
+    numbers = {row.name: number for number, row in enumerate(ours.rows, 1)}
+
+    def correct(row: InputRow) -> MicrographRow:
         claim.check()
-        try:
-            check_unchanged(row)
-            micrograph, record = work.correct(row)
-        except BadInputError as error:
-            if row.name in newer:
-                table.append(MicrographRow(row.name, SUPERSEDED, "a newer version stands in a later batch"))
-                continue
-            say("correct_motion", f"left out {row.path}: {error}")
-            table.append(MicrographRow(row.name, FAILED, f"{row.path} {error}"))
-            continue
-        table.append(micrograph)
+        micrograph, record = work.correct(row)
         motion.append(record)
         moved = f"moved {micrograph.motion_total_angstrom:.1f} A"
-        say("correct_motion", f"{number}/{len(ours)} {row.name}: {moved}")
+        say("correct_motion", f"{numbers[row.name]}/{len(numbers)} {row.name}: {moved}")
+        return micrograph
+
+    table = ours.each(correct)
     claim.check()
     write_motion(output.parent / MOTION, motion)
-    write_failures(output.parent, table)
-    write_index(output, table, MicrographRow)
-    claim.release()
+    write_table(claim, output, table)
     say("correct_motion", f"{session} {batch}: {len(motion)} of {len(table)} movies corrected")

@@ -5,18 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from emflow.cli.input_batch import InputBatch, check_pixel_size, write_table
 from emflow.cli.progress import say
 from emflow.errors import BadInputError, SettingError
 from emflow.io.claims import Claim
-from emflow.io.index import FAILED, OK, SUPERSEDED, MicrographRow, write_failures, write_index
-from emflow.io.inputs import InputRow, batch_digest, check_unchanged, read_inputs, superseded_names
+from emflow.io.index import OK, MicrographRow
+from emflow.io.inputs import InputRow
 from emflow.io.micrographs import is_tiff, read_header
 from emflow.io.mrc import check_pixels, write_mrc
 from emflow.io.tiff import read_tiff
 from emflow.metadata import Ctf, OpticsGroup
-
-# Calibrations differ from headers by a few percent; another magnification by far more.
-_PIXEL_SIZE_TOLERANCE = 0.05
 
 
 def import_micrographs(
@@ -58,10 +56,7 @@ def import_micrographs(
     header_pixel_size_angstrom
         What the headers are expected to say, if that is not the pixel size.
     """
-    rows = read_inputs(inputs)
-    ours = [row for row in rows if row.session == session and row.batch == batch]
-    if batch_digest(ours) != digest:
-        raise SettingError(f"{inputs}: {session} {batch} is not what this job was planned for; run again")
+    ours = InputBatch.read("import_micrographs", inputs, session=session, batch=batch, digest=digest)
     claim = Claim(output)
     if star is not None:
         known = _from_star(star)
@@ -75,16 +70,11 @@ def import_micrographs(
             spherical_aberration_millimetre,
             amplitude_contrast,
         )
-        known = {row.name: (optics, None) for row in ours}
-    newer = superseded_names(rows, session, batch)
-    table = [
-        _import_one(row, known.get(row.name), header_pixel_size_angstrom, output.parent, row.name in newer)
-        for row in ours
-    ]
-    claim.check()
-    write_failures(output.parent, table)
-    write_index(output, table, MicrographRow)
-    claim.release()
+        known = {row.name: (optics, None) for row in ours.rows}
+    table = ours.each(
+        lambda row: _import_one(row, known.get(row.name), header_pixel_size_angstrom, output.parent)
+    )
+    write_table(claim, output, table)
     accepted = sum(row.status == OK for row in table)
     say("import_micrographs", f"{session} {batch}: {accepted} of {len(table)} micrographs accepted")
 
@@ -100,28 +90,16 @@ def _import_one(
     known: tuple[OpticsGroup, Ctf | None] | None,
     header_pixel_size_angstrom: float | None,
     folder: Path,
-    newer_is_listed: bool,
 ) -> MicrographRow:
-    try:
-        check_unchanged(row)
-        if known is None:
-            raise BadInputError("is no longer in the STAR file")
-        optics, ctf = known
-        path = Path(row.path)
-        header = read_header(path)
-        expected = header_pixel_size_angstrom or optics.pixel_size_angstrom
-        stated = header.pixel_size_angstrom
-        if stated is not None and abs(stated / expected - 1) > _PIXEL_SIZE_TOLERANCE:
-            raise BadInputError(
-                f"has a pixel size of {stated:.4g} A in its header, its optics group {expected:.4g} A"
-            )
-        if is_tiff(path):
-            path = _rewrite_as_mrc(path, folder / "micrographs" / f"{row.name}.mrc", optics)
-    except BadInputError as error:
-        if newer_is_listed:
-            return MicrographRow(row.name, SUPERSEDED, "a newer version stands in a later batch")
-        say("import_micrographs", f"left out {row.path}: {error}")
-        return MicrographRow(row.name, FAILED, f"{row.path} {error}")
+    if known is None:
+        raise BadInputError("is no longer in the STAR file")
+    optics, ctf = known
+    path = Path(row.path)
+    header = read_header(path)
+    expected = header_pixel_size_angstrom or optics.pixel_size_angstrom
+    check_pixel_size(header.pixel_size_angstrom, expected, says="its optics group")
+    if is_tiff(path):
+        path = _rewrite_as_mrc(path, folder / "micrographs" / f"{row.name}.mrc", optics)
     accepted = MicrographRow(
         name=row.name,
         status=OK,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from emflow.cli.input_batch import check_pixel_size
 from emflow.errors import BadInputError
 from emflow.fourier import resized_shape
 from emflow.io.gains import check_gain, fit_eer_gain, read_defects
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from emflow.motion import CorrectedMovie
     from emflow.motion.frames import CleanFrames
 
-_PIXEL_SIZE_TOLERANCE = 0.05
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -173,10 +173,7 @@ class MovieBatch:
             pixel /= settings.eer_upsampling
         with open_movie(path, eer_grouping=grouping or 1, eer_upsampling=settings.eer_upsampling) as movie:
             stated, expected = movie.pixel_size_angstrom, settings.header_pixel_size_angstrom
-            if stated is not None and abs(stated / expected - 1) > _PIXEL_SIZE_TOLERANCE:
-                raise BadInputError(
-                    f"has a pixel size of {stated:.4g} A in its header, the settings say {expected:.4g} A"
-                )
+            check_pixel_size(stated, expected, says="the settings say")
             count = count or movie.frames
             if settings.frames is not None and count < settings.frames:
                 raise BadInputError(f"has {count} frames, the others {settings.frames}")

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from emflow.errors import BadInputError
 from emflow.io.files import replacing
+from emflow.io.mrc_raw_header import HEADER_BYTES, read_raw_mrc_header
 
 # Mode -> bytes per pixel. Mode 101 packs two pixels a byte and belongs to movies.
 _BYTES = {0: 1, 1: 2, 2: 4, 6: 2, 12: 2}
-_HEADER_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -35,36 +35,21 @@ def read_mrc_header(path: Path) -> MrcHeader:
     BadInputError
         If the file is no MRC, has another mode than 0, 1, 2, 6, 12, holds a stack, or is truncated.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            raw = stream.read(_HEADER_BYTES)
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}") from None
-    if len(raw) < _HEADER_BYTES:
-        raise BadInputError(f"is no MRC file: {len(raw)} bytes, and a header alone takes {_HEADER_BYTES}")
-    # The machine stamp tells the byte order; writers that leave it empty are little-endian today.
-    order = ">" if raw[212:214] == b"\x11\x11" else "<"
-    width, height, sections, mode = (int(value) for value in np.frombuffer(raw[:16], f"{order}i4"))
-    grid = np.frombuffer(raw[28:40], f"{order}i4")
-    cell = np.frombuffer(raw[40:52], f"{order}f4")
-    (extended,) = np.frombuffer(raw[92:96], f"{order}i4")
-    if raw[208:211] != b"MAP" and not (0 < width < 65536 and 0 < height < 65536 and 0 <= mode <= 101):
+    raw = read_raw_mrc_header(path)
+    width, height, mode = raw.width, raw.height, raw.mode
+    if not raw.has_stamp and not (0 < width < 65536 and 0 < height < 65536 and 0 <= mode <= 101):
         raise BadInputError("is no MRC file: its header holds neither the MAP stamp nor plausible sizes")
     if mode not in _BYTES:
         raise BadInputError(
             f"has MRC mode {mode}; micrographs are read in modes {', '.join(map(str, _BYTES))}"
         )
-    if width < 2 or height < 2 or sections != 1:
-        raise BadInputError(f"is no micrograph: {width} x {height} pixels, {sections} sections")
-    expected = _HEADER_BYTES + int(extended) + height * width * _BYTES[mode]
-    if size < expected:
-        raise BadInputError(f"is truncated: {size} bytes, its header promises {expected}")
-    pixel_size = float(cell[0]) / int(grid[0]) if int(grid[0]) > 0 else 0.0
-    # Zero and exactly one are what programs write that do not know.
-    known = np.isfinite(pixel_size) and 0.05 < pixel_size < 1000 and pixel_size != 1.0
-    voltage, cs = _fei_optics(path, raw[104:108])
-    return MrcHeader(height, width, mode, float(pixel_size) if known else None, voltage, cs)
+    if width < 2 or height < 2 or raw.sections != 1:
+        raise BadInputError(f"is no micrograph: {width} x {height} pixels, {raw.sections} sections")
+    expected = HEADER_BYTES + raw.extended_bytes + height * width * _BYTES[mode]
+    if raw.file_bytes < expected:
+        raise BadInputError(f"is truncated: {raw.file_bytes} bytes, its header promises {expected}")
+    voltage, cs = _fei_optics(path, raw.extended_type)
+    return MrcHeader(height, width, mode, raw.pixel_size_angstrom, voltage, cs)
 
 
 def _fei_optics(path: Path, extended_type: bytes) -> tuple[float | None, float | None]:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emflow.errors import BadInputError
+from emflow.io.mrc_raw_header import HEADER_BYTES, read_raw_mrc_header
 
 _TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _PACKED = 101  # two pixels of four bits a byte
-_HEADER_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -40,40 +40,22 @@ def read_layout(path: Path) -> MrcLayout:
     BadInputError
         If it is not, or the file is no MRC of a mode that movies have.
     """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            raw = stream.read(_HEADER_BYTES)
-    except OSError as error:
-        raise BadInputError(f"cannot be read: {error.strerror}") from None
-    if len(raw) < _HEADER_BYTES:
-        raise BadInputError(f"is no MRC file: {len(raw)} bytes, and a header alone takes {_HEADER_BYTES}")
-    order = ">" if raw[212:214] == b"\x11\x11" else "<"
-    width, height, frames, mode = (int(value) for value in np.frombuffer(raw[:16], f"{order}i4"))
+    raw = read_raw_mrc_header(path)
+    width, height, frames, mode = raw.width, raw.height, raw.sections, raw.mode
     if not (0 < width < 65536 and 0 < height < 65536 and 0 < frames < 1_000_000):
         raise BadInputError("is no MRC file: its header holds no plausible sizes")
     if mode not in (*_TYPES, _PACKED):
         raise BadInputError(f"has MRC mode {mode}; movies are read in modes 0, 1, 2, 6, 12 and 101")
     if mode == _PACKED and width % 2:
         raise BadInputError(f"has MRC mode 101 and rows of {width} pixels; an even number can be unpacked")
-    (extended,) = np.frombuffer(raw[92:96], f"{order}i4")
-    grid, cell = np.frombuffer(raw[28:40], f"{order}i4"), np.frombuffer(raw[40:52], f"{order}f4")
-    pixel_size = float(cell[0]) / int(grid[0]) if int(grid[0]) > 0 else 0.0
-    known = math.isfinite(pixel_size) and 0.05 < pixel_size < 1000 and pixel_size != 1.0
-    layout = MrcLayout(
-        frames,
-        (height, width),
-        mode,
-        order,
-        _HEADER_BYTES + max(int(extended), 0),
-        pixel_size if known else None,
-    )
+    offset = HEADER_BYTES + raw.extended_bytes
+    layout = MrcLayout(frames, (height, width), mode, raw.order, offset, raw.pixel_size_angstrom)
     expected = layout.offset + frames * layout.frame_bytes
-    if size < expected:
-        whole = max(0, size - layout.offset) // layout.frame_bytes
+    if raw.file_bytes < expected:
+        whole = max(0, raw.file_bytes - layout.offset) // layout.frame_bytes
         raise BadInputError(
-            f"is truncated: {size} bytes, its header promises {expected} ({whole} of {frames} frames are "
-            f"whole)"
+            f"is truncated: {raw.file_bytes} bytes, its header promises {expected} ({whole} of {frames} "
+            "frames are whole)"
         )
     return layout
 

@@ -1,0 +1,76 @@
+"""What import_micrographs and correct_motion share: a batch's rows, quarantine, and the table at the end."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emflow.cli.progress import say
+from emflow.errors import BadInputError, SettingError
+from emflow.io.claims import Claim
+from emflow.io.index import FAILED, SUPERSEDED, MicrographRow, write_failures, write_index
+from emflow.io.inputs import InputRow, batch_digest, check_unchanged, read_inputs, superseded_names
+
+# Calibrations differ from headers by a few percent; another magnification by far more.
+_PIXEL_SIZE_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class InputBatch:
+    """The files of one batch of a session, and the names among them that a later batch lists again."""
+
+    stage: str
+    rows: Sequence[InputRow]
+    listed_again: frozenset[str]
+
+    @staticmethod
+    def read(stage: str, inputs: Path, *, session: str, batch: str, digest: str) -> "InputBatch":
+        """Read a batch's rows of inputs.tsv.
+
+        Raises
+        ------
+        SettingError
+            If they are not what ``digest`` says, that is not what the job was planned for.
+        """
+        rows = read_inputs(inputs)
+        ours = [row for row in rows if row.session == session and row.batch == batch]
+        if batch_digest(ours) != digest:
+            raise SettingError(f"{inputs}: {session} {batch} is not what this job was planned for; run again")
+        return InputBatch(stage, ours, frozenset(superseded_names(rows, session, batch)))
+
+    def each(self, use: Callable[[InputRow], MicrographRow]) -> list[MicrographRow]:
+        """Return a row for each file: what ``use`` makes of it, or why it is left out.
+
+        A file that changed since it was listed, or that ``use`` refuses with `BadInputError`, is quarantined;
+        one that a later batch lists again is superseded by that.
+        """
+        return [self._one(row, use) for row in self.rows]
+
+    def _one(self, row: InputRow, use: Callable[[InputRow], MicrographRow]) -> MicrographRow:
+        try:
+            check_unchanged(row)
+            return use(row)
+        except BadInputError as error:
+            if row.name in self.listed_again:
+                return MicrographRow(row.name, SUPERSEDED, "a newer version stands in a later batch")
+            say(self.stage, f"left out {row.path}: {error}")
+            return MicrographRow(row.name, FAILED, f"{row.path} {error}")
+
+
+def write_table(claim: Claim, output: Path, table: Sequence[MicrographRow]) -> None:
+    """Write a batch's failures.tsv and, last, its table, if this is still the attempt that counts."""
+    claim.check()
+    write_failures(output.parent, table)
+    write_index(output, table, MicrographRow)
+    claim.release()
+
+
+def check_pixel_size(stated: float | None, expected: float, *, says: str) -> None:
+    """Refuse a file whose header states another pixel size (angstrom) than ``says`` does.
+
+    Raises
+    ------
+    BadInputError
+        If they differ by more than 5 %.
+    """
+    if stated is not None and abs(stated / expected - 1) > _PIXEL_SIZE_TOLERANCE:
+        raise BadInputError(f"has a pixel size of {stated:.4g} A in its header, {says} {expected:.4g} A")
