@@ -28,7 +28,7 @@ rule all:
 rule train_models:
     """The models that ship, made anew from simulation; no session is needed."""
     input:
-        expand("models/{model}/card.json", model=["picker", "denoiser"]),
+        expand("models/{model}/card.json", model=["picker", "picker_light", "denoiser"]),
 
 
 rule train_tomography_models:

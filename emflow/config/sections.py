@@ -149,7 +149,10 @@ class Denoise(Section):
 class Pick(Section):
     """pick: candidates above a low floor, with a calibrated figure of merit."""
 
-    model: str = Field("picker", description="Shipped model's name, or the path of a model folder.")
+    model: str = Field(
+        "picker",
+        description="Shipped model's name (picker, or the faster picker_light), or a model folder's path.",
+    )
     image: Literal["raw", "denoised"] = Field("raw", description="Which images to pick on.")
     minimum_distance_diameters: Annotated[float, Field(ge=0.1, le=3.0)] = Field(
         0.7, description="Smallest distance between two picks, in particle diameters."

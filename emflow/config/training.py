@@ -31,13 +31,14 @@ class Train(Section):
     heat_loss: LossName = Field("weighted_mse", description="The picker's loss of its heatmap of particles.")
     junk_loss: LossName = Field("dice_ce", description="The picker's loss of its mask of contaminants.")
     picker_init_from: str | None = Field(
-        None, description="Shipped model's name or folder that the picker starts from; null: from nothing."
+        None,
+        description="Shipped model's name or folder the picker starts from (not the light one); null: none.",
     )
     denoiser_init_from: str | None = Field(
-        None, description="Shipped model's name or folder that the denoiser starts from; null: from nothing."
+        None, description="Shipped model's name or folder the denoiser starts from; null: none."
     )
     picker_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        4000, description="Steps of the picker's training; 4000 take some 2 hours on 2 CPU cores."
+        4000, description="Steps of the pickers' trainings; 4000 take some 2 hours on 2 CPU cores."
     )
     denoiser_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         2500, description="Steps of the denoiser's training."

@@ -108,14 +108,16 @@ def test_a_model_for_another_task_is_refused(folder):
         load_model(folder, "denoise")
 
 
-@pytest.mark.parametrize(("name", "task"), [("picker", "pick"), ("denoiser", "denoise")])
+@pytest.mark.parametrize(
+    ("name", "task"), [("picker", "pick"), ("picker_light", "pick"), ("denoiser", "denoise")]
+)
 def test_the_shipped_models_are_whole_and_their_cards_complete(name, task):
     folder = shipped_model(name)
     network, card = load_model(folder, task)
     assert sum(parameter.numel() for parameter in network.parameters()) > 1e5
     assert (folder / WEIGHTS).stat().st_size < 10e6
     assert {"command", "seed", "hours", "device", "data"} <= set(card.training)
-    assert f"emflow train-{name}" in card.training["command"]
+    assert f"emflow train-{name.removesuffix('_light')} --output {name} " in card.training["command"]
     assert card.scores
     assert card.notes
     assert card.licence == "BSD-3-Clause"

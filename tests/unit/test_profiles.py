@@ -56,7 +56,10 @@ def test_every_gpu_rule_has_its_partition():
     for path in (pipeline_root() / "workflow/rules").glob("*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:(?:    .*)?\n)+)", path.read_text(), re.MULTILINE):
             rules[name] = body
+        for name, heir in re.findall(r"^use rule (\w+) as (\w+) with:", path.read_text(), re.MULTILINE):
+            rules[heir] = rules[name]
     asking = {name for name, body in rules.items() if re.search(r"\bgpu=", body)}
+    assert "train_picker_light" in asking
     assert {"estimate_ctf", "denoise", "pick"} <= asking
     assert asking == set(load("slurm")["set-resources"])
 

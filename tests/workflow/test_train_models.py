@@ -10,7 +10,8 @@ from workflow.conftest import command, planned
 from emflow.io.model import check_model
 from emflow.resources import pipeline_root
 
-BOTH = {"train_denoiser": 1, "train_picker": 1}
+PICKERS = {"train_picker": 1, "train_picker_light": 1}
+ALL = {"train_denoiser": 1, **PICKERS}
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def change(folder: Path, **values: object) -> None:
 
 
 def test_no_session_is_needed(folder):
-    assert planned(folder, "train_models") == BOTH
+    assert planned(folder, "train_models") == ALL
     assert planned(folder, "train_picker") == {"train_picker": 1}
     # But for the rest of the pipeline it is.
     assert "lists no session" in command(folder, "snakemake", "-n", expect=2).stderr
@@ -88,25 +89,27 @@ def test_commands_hold_the_settings(folder):
     said = command(folder, "snakemake", "-np", "train_models").stdout
     plain = "--schedule one_cycle --patience 0"
     losses = "--heat-loss weighted_mse --junk-loss dice_ce"
-    picker = f"emflow train-picker --output models/picker --steps 7 {plain} {losses} --scenes 160 --seed 3"
+    rest = f"--steps 7 {plain} {losses} --scenes 160 --seed 3"
     denoiser = f"emflow train-denoiser --output models/denoiser --steps 2500 {plain} --scenes 160 --seed 3"
-    assert picker in said
+    channels = "--channels 8 --channels 16 --channels 32 --channels 64"
+    assert f"emflow train-picker --output models/picker  {rest}" in said
+    assert f"emflow train-picker --output models/picker_light {channels} {rest}" in said
     assert denoiser in said
     for flag in ("--models", "--ranges", "--init-from"):
         assert flag not in said
     named = ("--config", "atomic_models=structures")
     said = command(folder, "snakemake", "-np", "train_models", *named).stdout
-    assert said.count("--seed 3  --models structures  --device") == 2
+    assert said.count("--seed 3  --models structures  --device") == 3
     change(folder, ranges={"coverage": [0.1, 0.2]}, patience=4, picker_init_from="picker")
     said = command(folder, "snakemake", "-np", "train_models").stdout
-    assert said.count("""--ranges '{"coverage": [0.1, 0.2]}'""") == 2
-    assert said.count("--patience 4") == 2
+    assert said.count("""--ranges '{"coverage": [0.1, 0.2]}'""") == 3
+    assert said.count("--patience 4") == 3
     assert said.count("--init-from picker --device") == 1
 
 
 def test_a_finished_training_leaves_whole_models_and_does_not_run_again(trained):
     assert planned(trained, "train_models") == {}
-    for model, task in (("picker", "pick"), ("denoiser", "denoise")):
+    for model, task in (("picker", "pick"), ("picker_light", "pick"), ("denoiser", "denoise")):
         card = check_model(trained / "models" / model, task)
         assert sorted(card.training["atomic_models"]) == ["1abc", "2def"]
         assert card.training["ranges"] == {"coverage": [0.1, 0.2]}
@@ -115,18 +118,18 @@ def test_a_finished_training_leaves_whole_models_and_does_not_run_again(trained)
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("scenes", 7, BOTH),
-        ("picker_steps", 7, {"train_picker": 1}),
+        ("scenes", 7, ALL),
+        ("picker_steps", 7, PICKERS),
         ("denoiser_steps", 7, {"train_denoiser": 1}),
-        ("seed", 7, BOTH),
-        ("ranges", {"dose_electrons_per_square_angstrom": [20, 30]}, BOTH),
-        ("schedule", "constant", BOTH),
-        ("patience", 3, BOTH),
-        ("heat_loss", "focal", {"train_picker": 1}),
-        ("junk_loss", "dice", {"train_picker": 1}),
+        ("seed", 7, ALL),
+        ("ranges", {"dose_electrons_per_square_angstrom": [20, 30]}, ALL),
+        ("schedule", "constant", ALL),
+        ("patience", 3, ALL),
+        ("heat_loss", "focal", PICKERS),
+        ("junk_loss", "dice", PICKERS),
         ("picker_init_from", "picker", {"train_picker": 1}),
         ("denoiser_init_from", "denoiser", {"train_denoiser": 1}),
-        ("atomic_models", None, BOTH),
+        ("atomic_models", None, ALL),
     ],
 )
 def test_a_changed_setting_trains_its_own_model_again(trained, key, value, expected):
@@ -139,7 +142,7 @@ def test_atomic_models_count_by_content_and_not_by_place(trained):
     change(trained, atomic_models="elsewhere")
     assert planned(trained, "train_models") == {}
     (trained / "elsewhere/1abc.pdb").write_text(structure(25.0))
-    assert planned(trained, "train_models") == BOTH
+    assert planned(trained, "train_models") == ALL
 
 
 def test_a_wrong_folder_is_refused_before_the_first_job(folder):

@@ -31,6 +31,8 @@ rule train_picker:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=24 * 60,
     params:
+        folder="models/picker",
+        channels="",
         models=atomic_models_digest,
         ranges=RANGES,
         start=start_digest(CONFIG.train.picker_init_from),
@@ -44,7 +46,8 @@ rule train_picker:
         revision=REVISIONS["train_picker"],
     shell:
         "{resources.launch} emflow train-picker"
-        " --output models/picker"
+        " --output {params.folder:q}"
+        " {params.channels}"
         " --steps {params.steps:q}"
         " --schedule {params.schedule:q}"
         " --patience {params.patience:q}"
@@ -60,6 +63,54 @@ rule train_picker:
         " --resume"
         " --restart"
         " 2>&1 | tee {log:q}"
+
+
+use rule train_picker as train_picker_light with:
+    output:
+        card="models/picker_light/card.json",
+        weights="models/picker_light/model.safetensors",
+        metrics=report(
+            "models/picker_light/metrics.json",
+            category="Training",
+            subcategory="picker_light",
+        ),
+        curves=report(
+            "models/picker_light/curves.png",
+            category="Training",
+            subcategory="picker_light",
+        ),
+        reliability=report(
+            "models/picker_light/reliability.png",
+            category="Training",
+            subcategory="picker_light",
+        ),
+    log:
+        "logs/train_picker/picker_light.log",
+    benchmark:
+        "logs/train_picker/picker_light.benchmark.tsv"
+    resources:
+        gpu=GPUS,
+        device=CONFIG.device,
+        models=atomic_models_flag,
+        # Half as wide, it cannot start from the other's weights.
+        start="",
+        launch="",
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=24 * 60,
+    params:
+        folder="models/picker_light",
+        channels="--channels 8 --channels 16 --channels 32 --channels 64",
+        models=atomic_models_digest,
+        ranges=RANGES,
+        start="",
+        steps=CONFIG.train.picker_steps,
+        schedule=CONFIG.train.schedule,
+        patience=CONFIG.train.patience,
+        heat_loss=CONFIG.train.heat_loss,
+        junk_loss=CONFIG.train.junk_loss,
+        scenes=CONFIG.train.scenes,
+        seed=CONFIG.train.seed,
+        revision=REVISIONS["train_picker"],
 
 
 rule train_denoiser:
