@@ -6,7 +6,7 @@ REVISIONS = MappingProxyType(
     {
         "import_micrographs": 1,
         "correct_motion": 2,
-        "estimate_ctf": 1,
+        "estimate_ctf": 2,
         "build_tiles": 1,
         "denoise": 2,
         "pick": 1,
@@ -16,7 +16,7 @@ REVISIONS = MappingProxyType(
         "import_tomogram": 1,
         "correct_tilts": 2,
         "align_tilts": 2,
-        "estimate_tilt_ctf": 1,
+        "estimate_tilt_ctf": 2,
         "reconstruct": 1,
         "train_session_denoiser": 1,
         "denoise_tomogram": 1,

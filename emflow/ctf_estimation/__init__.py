@@ -11,6 +11,7 @@ from torch import Tensor
 
 from emflow.ctf_estimation.diagnosis import (
     ICE_ANGSTROM,
+    SHAPES_END_ANGSTROM,
     diagnostic_image,
     figure_of_merit,
     fit_resolution_angstrom,
@@ -170,6 +171,18 @@ def fit_power_spectra(
     weights = ring_weights(log_power, fine, band, _RING_FLOOR)
     winners = first.take(first.gain.argmax(dim=1)).parameters
     final = refine(log_power, weights, fine, microscope, winners, wanted=wanted, iterations=5)
+    beyond_shapes = band & (fine.frequency > 1 / SHAPES_END_ANGSTROM)
+    fine_gain = final.gain  # coarse pixels leave too few rings there to tell
+    if int(beyond_shapes.sum()) >= _FEWEST_RINGS:
+        fine_gain = refine(
+            log_power,
+            weights * beyond_shapes,
+            fine,
+            microscope,
+            final.parameters,
+            wanted=wanted,
+            iterations=0,
+        ).gain
     # Background over all rings, to judge how far out they are fitted.
     weights = ring_weights(log_power, fine, whole, _RING_FLOOR)
     beyond = refine(log_power, weights, fine, microscope, final.parameters, wanted=wanted, iterations=1)
@@ -182,6 +195,7 @@ def fit_power_spectra(
             microscope,
             final.parameters[n, 0],
             float(final.gain[n, 0]),
+            float(fine_gain[n, 0]),
             defocus_range_angstrom,
         )
         for n in range(len(spectra))
@@ -199,6 +213,7 @@ def _judged(
     microscope: Microscope,
     parameters: Tensor,
     gain: float,
+    fine_gain: float,
     defocus_range_angstrom: tuple[float, float],
 ) -> CtfEstimate:
     """Return the estimate of one fit, with its resolution, figure of merit and picture."""
@@ -213,7 +228,9 @@ def _judged(
         defocus_angle_degrees=90.0 if angle <= -90 else angle,
         phase_shift_degrees=math.degrees(shift),
         max_resolution_angstrom=resolution,
-        figure_of_merit=figure_of_merit(gain, resolution, defocus, microscope, defocus_range_angstrom),
+        figure_of_merit=figure_of_merit(
+            gain, fine_gain, resolution, defocus, microscope, defocus_range_angstrom
+        ),
     )
     frequency, measured, modelled, correlation = (profile.cpu().numpy() for profile in profiles)
     image = diagnostic_image(residual, weights, grid, microscope, parameters)

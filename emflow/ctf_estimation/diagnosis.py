@@ -18,6 +18,9 @@ _LEAST_CORRELATION = 0.5
 _EVEN_GAIN = 26.0
 _FEWEST_FITTED_RINGS = 1.4
 _MERIT_AT_AN_END = 0.1
+# Where the shapes of particles fall off: many of one shape have rings of their own inside, as a CTF has.
+SHAPES_END_ANGSTROM = 15.0
+_EVEN_FINE_GAIN = 9.0
 _WINDOW_PERIODS = 1.5
 _WINDOW_RINGS = 11
 # Smoothing of the picture: along rings, and of their contrast over radius.
@@ -127,6 +130,7 @@ def fit_resolution_angstrom(frequency: Tensor, correlation: Tensor) -> float:
 
 def figure_of_merit(
     chi_square_gain: float,
+    fine_gain: float,
     resolution_angstrom: float,
     mean_defocus_angstrom: float,
     microscope: Microscope,
@@ -137,13 +141,17 @@ def figure_of_merit(
     A logistic function of what rings explain, set on 500 simulated micrographs, a third of them without
     any ring: of these none explains more than 22, and of fits that explain more than 40 none in fifty is
     wrong. A fit of less than one and a half rings between 30 angstrom and its resolution is distrusted
-    whatever it explains: a background can look like that. So is a defocus at an end of the range that was
-    searched, as there it is the range that stopped it.
+    whatever it explains: a background can look like that. So is a fit that explains little beyond 15 angstrom
+    (``fine_gain``): inside, the form factor of many particles of one shape has rings that fit a CTF of a far
+    larger defocus. So is a defocus at an end of the range that was searched, as there it is the range that
+    stopped it.
     """
     squares = 1 / resolution_angstrom**2 - 1 / _WORST_ANGSTROM**2
     rings = max(0.0, microscope.wavelength_angstrom * mean_defocus_angstrom * squares)
     explained = (_EVEN_GAIN / max(chi_square_gain, 1.0)) ** 5
-    merit = 1 / ((1 + explained) * (1 + math.exp(-5 * (rings - _FEWEST_FITTED_RINGS))))
+    explained_beyond_shapes = (_EVEN_FINE_GAIN / max(fine_gain, 1.0)) ** 4
+    enough_rings = 1 + math.exp(-5 * (rings - _FEWEST_FITTED_RINGS))
+    merit = 1 / ((1 + explained) * (1 + explained_beyond_shapes) * enough_rings)
     stopped = min(abs(mean_defocus_angstrom - end) for end in defocus_range_angstrom) < 1
     return min(merit, _MERIT_AT_AN_END) if stopped else merit
 

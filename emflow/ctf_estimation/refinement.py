@@ -11,6 +11,9 @@ from emflow.ctf_estimation.search import SearchRange
 from emflow.ctf_estimation.spectrum import PolarGrid
 
 _BASELINE_SPLINES = 8
+# Usual second difference of a baseline's splines, in log power. Near focus the band holds two or three
+# rings, and a baseline free to bend takes them for its own.
+_BASELINE_BEND = 0.1
 _ANISOTROPY_SPLINES = 4
 _AMPLITUDE_SPLINES = 5
 # Units of the parameters inside the solver, and the longest step in them: a quarter of a ring's width.
@@ -57,7 +60,8 @@ def refine(
     """Refine starts by damped Gauss-Newton steps on robustly weighted least squares.
 
     The model of a bin's log power is baseline(k) + anisotropic baseline(k, angle) - a(k) cos(2 phase), with
-    splines for both baselines and the amplitude a, which must not be negative. It is linear in
+    splines for both baselines and the amplitude a, which must not be negative. The baseline's second
+    differences have a normal prior: it is smooth unless much says otherwise. The model is linear in
     all but the 3 or 4 parameters of the phase, so each step solves for the splines and the steps at once.
     Maximising what the rings explain is maximising their correlation with the data, each ring weighted by its
     own signal.
@@ -85,6 +89,7 @@ def refine(
     data = log_power[..., rings].flatten(1)[:, None]
     base_weights = weights[..., rings].flatten(1)[:, None]
     spread = amplitude_basis.repeat(shape[0], 1)  # (bins, splines)
+    stiffness = _stiffness(fixed.shape[1] + spread.shape[1], data.device)
     units = torch.tensor(_UNITS, device=data.device)
     free = 3 if wanted.phase_shift_degrees is None else 4
     b, s = starts.shape[:2]
@@ -121,6 +126,7 @@ def refine(
         w = base_weights * robust
         weighted = design * w[..., None]
         normal = (design.transpose(-1, -2) @ weighted).double()
+        normal[..., : len(stiffness), : len(stiffness)] += stiffness
         target = (weighted.transpose(-1, -2) @ data.expand(b, s, -1)[..., None]).double()[..., 0]
         size = normal.shape[-1]
         ridge = 1e-7 * normal.diagonal(dim1=-2, dim2=-1).mean(dim=-1, keepdim=True).expand(b, s, size).clone()
@@ -199,6 +205,13 @@ def _bases(grid: PolarGrid, rings: slice) -> tuple[Tensor, Tensor]:
     columns = torch.cat([baseline, *(uneven * wave for wave in waves)], dim=1)
     amplitude = spline_basis(frequency, float(frequency[0]), float(frequency[-1]), _AMPLITUDE_SPLINES)
     return columns, amplitude
+
+
+def _stiffness(size: int, device: torch.device) -> Tensor:
+    """Return the precision matrix (size, size) of the baseline's bends; nothing is said of other columns."""
+    bends = torch.diff(torch.eye(_BASELINE_SPLINES, dtype=torch.float64, device=device), n=2, dim=0)
+    rest = size - _BASELINE_SPLINES
+    return torch.nn.functional.pad(bends.T @ bends / _BASELINE_BEND**2, (0, rest, 0, rest))
 
 
 def _solve(normal: Tensor, target: Tensor, ridge: Tensor) -> Tensor:
