@@ -31,7 +31,7 @@ rule train_picker:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=24 * 60,
     params:
-        folder="models/picker",
+        folder=lambda wildcards, output: os.path.dirname(output.card),
         channels="",
         models=atomic_models_digest,
         ranges=RANGES,
@@ -88,29 +88,13 @@ use rule train_picker as train_picker_light with:
         "logs/train_picker/picker_light.log",
     benchmark:
         "logs/train_picker/picker_light.benchmark.tsv"
+    # What is not named here is as above.
     resources:
-        gpu=GPUS,
-        device=CONFIG.device,
-        models=atomic_models_flag,
         # Half as wide, it cannot start from the other's weights.
         start="",
-        launch="",
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=24 * 60,
     params:
-        folder="models/picker_light",
         channels="--channels 8 --channels 16 --channels 32 --channels 64",
-        models=atomic_models_digest,
-        ranges=RANGES,
         start="",
-        steps=CONFIG.train.picker_steps,
-        schedule=CONFIG.train.schedule,
-        patience=CONFIG.train.patience,
-        heat_loss=CONFIG.train.heat_loss,
-        junk_loss=CONFIG.train.junk_loss,
-        scenes=CONFIG.train.scenes,
-        seed=CONFIG.train.seed,
-        revision=REVISIONS["train_picker"],
 
 
 rule train_denoiser:
