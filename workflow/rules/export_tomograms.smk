@@ -20,7 +20,7 @@ rule export_tomograms:
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         tilts=TILT_STATE,
-        matched=MATCHED,
+        matched=f"--matched-table {MATCHED}" if MATCHED else "",
         threshold=CONFIG.export.threshold,
         max_failed_fraction=CONFIG.export.max_failed_fraction,
         revision=REVISIONS["export_tomograms"],
@@ -28,7 +28,7 @@ rule export_tomograms:
         "emflow export-tomograms"
         " --picks {input.picks:q}"
         " --tilts-table {params.tilts:q}"
-        " --matched-table {params.matched:q}"
+        " {params.matched}"
         " --threshold {params.threshold:q}"
         " --max-failed-fraction {params.max_failed_fraction:q}"
         " --output {output:q}"
@@ -58,13 +58,13 @@ rule summarise_tomograms:
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
         pictures=CONFIG.summarise.overlays,
-        matched=MATCHED,
+        matched=f"--matched-table {MATCHED}" if MATCHED else "",
         revision=REVISIONS["summarise_tomograms"],
     shell:
         "emflow summarise-tomograms"
         " --export {input.export:q}"
         " --session {wildcards.session:q}"
-        " --matched-table {params.matched:q}"
+        " {params.matched}"
         " --pictures {params.pictures:q}"
         " --output {output.json:q}"
         " 2>&1 | tee {log:q}"
