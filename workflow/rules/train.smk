@@ -88,10 +88,16 @@ use rule train_picker as train_picker_light with:
         "logs/train_picker/picker_light.log",
     benchmark:
         "logs/train_picker/picker_light.benchmark.tsv"
-    # What is not named here is as above.
     resources:
+        gpu=GPUS,
+        device=CONFIG.device,
+        models=atomic_models_flag,
         # Half as wide, it cannot start from the other's weights.
         start="",
+        launch="",
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=24 * 60,
+    # Other parameters are as above.
     params:
         channels="--channels 8 --channels 16 --channels 32 --channels 64",
         start="",
