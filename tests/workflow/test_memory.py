@@ -1,13 +1,18 @@
-"""Memory does not grow with the batch."""
+"""Memory does not grow with the batch, and what a job asks for is what it needs, with some room."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from movie_files import write_tiff
+from workflow.conftest import command
 
 from emflow.io.index import OK, MicrographRow, write_index
 from emflow.io.mrc import write_mrc
+from emflow.simulation.movies import simulate_movie
 
 MEASURE = (
     "import resource, sys; from emflow.cli import main; main(sys.argv[1:]);"
@@ -45,3 +50,23 @@ def peak_kilobytes(folder: Path, count: int) -> int:
 def test_forty_micrographs_take_the_memory_of_four(tmp_path):
     few, many = peak_kilobytes(tmp_path, 4), peak_kilobytes(tmp_path, 40)
     assert many <= 1.2 * few
+
+
+def test_motion_correction_needs_no_more_than_it_asks_for_and_not_much_less(tmp_path):
+    """One movie of a megapixel and 24 frames."""
+    movie = simulate_movie(1, shape=(1024, 1024), frames=24, pixel_size_angstrom=1.0)
+    write_tiff(tmp_path / "movie.tiff", movie.frames.astype(np.uint8), "lzw")
+    flags = ("--pixel-size", "1", "--voltage", "300", "--cs", "2.7", "--diameter", "150", "--exposure", "1.5")
+    command(tmp_path, "emflow", "init", "films", "--movies", f"{tmp_path}/*.tiff", *flags)
+    told = command(tmp_path / "films", "snakemake", "-np", "--until", "correct_motion").stdout
+    asked = int(re.search(r"rule correct_motion:.*?mem_mb=(\d+)", told, re.DOTALL)[1])
+    (shell,) = re.findall(r"emflow (correct-motion .*?) 2>&1", told.replace("\\\n", " "), re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *shlex.split(shell)],
+        cwd=tmp_path / "films",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    used = int(done.stdout.split()[-1]) / 1024
+    assert used < asked < 5 * used

@@ -62,5 +62,5 @@ def movie_memory(wildcards, threads, attempt):
     batch = this_batch(wildcards)
     frames = min(batch.frames, MOST_FRACTIONS)
     scale = CONFIG.motion.eer_upsampling**2 if has_eer(wildcards) else 1
-    megapixels = max(16, batch.megapixels) * scale
+    megapixels = batch.megapixels * scale
     return round((1000 + megapixels * (120 + 16 * frames)) * (1 + 0.5 * (attempt - 1)))
