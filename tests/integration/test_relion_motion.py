@@ -7,7 +7,7 @@ import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
-from movie_files import write_mrcs, write_tiff
+from movie_files import write_eer, write_mrcs, write_tiff
 
 from emflow.io.gains import read_gain
 from emflow.io.motion import MotionRecord
@@ -177,3 +177,23 @@ def test_polishing_reads_our_motion(polished):
             assert len(found) == FRAMES
             np.testing.assert_allclose(found, true[:, number], atol=0.02)
         assert np.abs(true).max() > 1
+
+
+@pytest.mark.parametrize("upsampling", [1, 2])
+def test_an_eer_movie_has_the_rows_that_relion_makes_of_it(tmp_path, upsampling):
+    """RELION's TIFF of it, read as RELION reads TIFF: upside down. Its EER has 4096 pixels a side."""
+    rng = np.random.default_rng(0)
+    pixels = [rng.choice(200 * 300, 3000, replace=False) for _ in range(4)]
+    events = [np.stack(np.divmod(each, 300), -1) * 2 + rng.integers(0, 2, (3000, 2)) for each in pixels]
+    write_eer(tmp_path / "movie.eer", events, (4096, 4096))
+    flags = ("--i", "movie.eer", "--o", "out/", "--eer_grouping", "2", "--eer_upsampling", str(upsampling))
+    subprocess.run(
+        ["relion_convert_to_tiff", *flags], cwd=tmp_path, check=True, timeout=120, capture_output=True
+    )
+    with open_movie(tmp_path / "movie.eer", eer_grouping=2, eer_upsampling=upsampling) as movie:
+        ours = movie.read(0)
+    with open_movie(tmp_path / "out/movie.tif") as movie:
+        theirs = movie.read(0)
+    assert ours.sum() == 6_000
+    assert ours[: 200 * upsampling].any()
+    np.testing.assert_array_equal(ours, theirs)
