@@ -41,7 +41,7 @@ from emflow.io.mrc import write_mrc
 from emflow.resources import model_folder
 
 # Pixels that topaz's images give a diameter.
-TOPAZ_DIAMETERS = (20.0, 28.0)
+TOPAZ_DIAMETERS = (10.0, 14.0, 20.0, 28.0)
 TOPAZ_THRESHOLD = 0.0
 # Least and most diameter that RELION's LoG is told, in true diameters.
 LOG_RANGES = ((0.6, 0.9), (0.8, 1.1), (0.9, 1.4))

@@ -273,4 +273,6 @@ def _peaks(
         after = scores[tuple((peaks + step).T)].astype(np.float64)
         bend = 2 * middle - before - after
         refined[:, axis] += np.clip(0.5 * (after - before) / np.maximum(bend, 1e-9), -0.5, 0.5)
-    return np.column_stack([peaks + start, refined + start, middle, best[tuple(peaks.T)]])
+    # At the tomogram's sides the parabola leads out of it, and the export leaves out what lies there.
+    places = np.clip(refined + start, 0, np.array(shape) - 1)
+    return np.column_stack([peaks + start, places, middle, best[tuple(peaks.T)]])
