@@ -32,6 +32,10 @@ _LEAST_DEVIATION = 0.25
 # The score's spread is measured on so many of the rotations.
 _SAMPLED_ROTATIONS = 64
 _TILE_VOXELS = 160
+# Of normal numbers: standard deviation over median absolute deviation.
+_NORMAL_DEVIATION = 1.4826
+# Set on four simulated tomograms (benchmarks/RESULTS.md).
+_DEVIATIONS = 4.0
 _GPU_BYTES = 4e9
 
 
@@ -54,8 +58,8 @@ class Matches:
         """Count the peaks."""
         return len(self.scores)
 
-    def threshold(self, false_picks: float = 1.0) -> float:
-        """Return the score that chance passes so many times in the whole tomogram.
+    def chance(self, false_picks: float = 1.0) -> float:
+        """Return the score that noise passes so many times in the whole tomogram.
 
         As if scores were independent and normal about 0 (Rickgauer, Grigorieff and Denk, eLife 6 (2017)
         e25648, eq. 5). Neighbours are not independent, so that noise passes it more rarely; what looks a
@@ -63,6 +67,19 @@ class Matches:
         """
         share = min(0.5, false_picks / max(1.0, self.trials))
         return self.spread * float(-special.ndtri(share))
+
+    def threshold(self) -> float:
+        """Return a score that particles pass and most of the rest does not.
+
+        Above `chance`, and above the tomogram's usual peak by four of the peaks' own robust deviations:
+        most peaks are membranes, gold and other particles, which noise says nothing of. Where more than
+        half of all peaks are the particle itself it is too high.
+        """
+        if not len(self.scores):
+            return self.chance()
+        usual = float(np.median(self.scores))
+        deviation = _NORMAL_DEVIATION * float(np.median(np.abs(self.scores - usual)))
+        return max(self.chance(), usual + _DEVIATIONS * deviation)
 
 
 def figures_of_merit(scores: NDArray[np.float64], threshold: float) -> NDArray[np.float64]:

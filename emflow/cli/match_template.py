@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from emflow.tilt_geometry import TiltGeometry
 
 STAGE = "match_template"
-# That of the score that noise passes once in a tomogram, see `emflow.template_matching.figures_of_merit`.
+# That of the threshold of the score, see `emflow.template_matching.figures_of_merit`.
 SUGGESTED_THRESHOLD = 0.5
 _DISTANCE_DIAMETERS = 0.7
 
@@ -75,7 +75,8 @@ def match_template(
     minimum_distance_angstrom
         Of two picks; 0 takes 0.7 diameters.
     threshold
-        Correlation with a figure of merit of 0.5; auto takes the one that noise passes once in a tomogram.
+        Correlation with a figure of merit of 0.5; auto takes one that stands out of the
+        tomogram's other peaks, and of noise.
     floor
         Candidates with a lower figure of merit are not kept.
     max_tilt_degrees

@@ -155,8 +155,8 @@ class TemplateMatching(Section):
     )
     threshold: Literal["auto"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         "auto",
-        description="Correlation (0 to 1) that has a figure of merit of 0.5; auto takes the one that noise "
-        "passes once in a tomogram.",
+        description="Correlation (0 to 1) that has a figure of merit of 0.5; auto takes one that stands "
+        "out of the tomogram's other peaks, and of noise.",
     )
     floor: Annotated[float, Field(ge=0.001, lt=1.0)] = Field(
         0.4, description="Candidates with a figure of merit below this are not kept at all."

@@ -109,8 +109,8 @@ def test_noise_stays_below_the_threshold(found: Matches) -> None:
 def test_more_false_picks_may_be_allowed(found: Matches) -> None:
     assert found.trials == np.prod(SHAPE) * len(orientations(STEP))
     # Of a normal deviate, 3.09 spreads are passed once in a thousand.
-    assert found.threshold(1e-3 * found.trials) == pytest.approx(3.0902 * found.spread, rel=1e-4)
-    assert found.threshold(10) < found.threshold(1)
+    assert found.chance(1e-3 * found.trials) == pytest.approx(3.0902 * found.spread, rel=1e-4)
+    assert found.chance(10) < found.chance(1)
 
 
 def test_tiles_give_what_the_whole_gives(noisy: np.ndarray, few: np.ndarray) -> None:
@@ -185,3 +185,14 @@ def test_exposure_takes_the_fine_detail_of_late_tilts() -> None:
     np.testing.assert_allclose(
         late / early, np.exp(-0.5 * 58 / (0.245 * frequency**-1.665 + 2.81)), rtol=0.01
     )
+
+
+def test_the_threshold_stands_out_of_peaks_that_are_no_noise() -> None:
+    """Five particles among two hundred membranes, all above what noise makes."""
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([np.full(5, 0.6), np.sort(rng.normal(0.3, 0.04, 200))[::-1]])
+    found = Matches(np.zeros((205, 3)), scores, np.zeros(205, dtype=np.int64), 0.02, 1e6)
+    assert found.chance() < 0.1
+    assert 0.4 < found.threshold() < 0.55
+    nothing = Matches(np.zeros((0, 3)), np.zeros(0), np.zeros(0, dtype=np.int64), 0.02, 1e6)
+    assert nothing.threshold() == nothing.chance()
