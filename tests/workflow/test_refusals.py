@@ -31,7 +31,11 @@ def refused(session: Path) -> str:
         ),
         ("pixel_size_angstrom: 3.0", "pixel_size_angstrom: -3.0", "tiles.pixel_size_angstrom: should be"),
         ("pixel_size_angstrom: 3.0", "pixel_size_angstrom: 5000", "tiles.pixel_size_angstrom: should be"),
-        ("threshold: auto", "threshold: 7", "export.threshold: should be"),
+        (
+            "threshold: auto\n  # If more",
+            "threshold: 7\n  # If more",
+            "export.threshold: should be",
+        ),
         ("device: auto", "device: gpu", "device: should be"),
         (
             "max_defocus_angstrom: 50000.0",
