@@ -105,14 +105,12 @@ def look_upright(
     centre, spread
         See `standardisation`.
     """
-    radius = network.in_channels // 2
     for axis, order in _UPRIGHT.items():
         back = (0, *(1 + np.argsort(order)))
         for first in range(0, shape[axis], UPRIGHT_SLICES):
             last = min(first + UPRIGHT_SLICES, shape[axis])
-            wanted = mirrored(np.arange(first - radius, last + radius), shape[axis])
-            low, high = int(wanted.min()), int(wanted.max()) + 1
-            slab = standardise(read(_part(axis, low, high)).transpose(order), centre, spread)[wanted - low]
+            slab = _slab(network, read, shape[axis], axis, first, last).transpose(order)
+            slab = standardise(slab, centre, spread)
             third = np.empty((network.out_channels, last - first, *slab.shape[1:]), dtype=np.uint8)
             for number, one in enumerate(_answers(network, slab, device)):
                 third[:, number] = np.rint(SCORE / 3 * one)
@@ -148,13 +146,10 @@ def segment_slabs(
     Iterator[tuple[int, Scores, NDArray[np.uint8]]]
         Scores are probabilities in 255ths; a label is the number of the likeliest class.
     """
-    radius = network.in_channels // 2
     share = SCORE if upright is None else SCORE / 3
     for first in range(0, shape[0], slab_slices):
         last = min(first + slab_slices, shape[0])
-        wanted = mirrored(np.arange(first - radius, last + radius), shape[0])
-        low, high = int(wanted.min()), int(wanted.max()) + 1
-        slab = standardise(read(_part(0, low, high)), centre, spread)[wanted - low]
+        slab = standardise(_slab(network, read, shape[0], 0, first, last), centre, spread)
         known = None if upright is None else np.asarray(upright[:, first:last])
         scores = np.empty((network.out_channels, last - first, *shape[1:]), dtype=np.uint8)
         labels = np.empty(scores.shape[1:], dtype=np.uint8)
@@ -163,6 +158,14 @@ def segment_slabs(
             labels[number] = score.argmax(axis=0)
             scores[:, number] = np.rint(score)
         yield first, scores, labels
+
+
+def _slab(network: UNet, read: ReadPart, count: int, axis: int, first: int, last: int) -> Volume:
+    """Read slices of an axis ``count`` long, and those on either side that the network sees; (z, y, x)."""
+    radius = network.in_channels // 2
+    wanted = mirrored(np.arange(first - radius, last + radius), count)
+    low, high = int(wanted.min()), int(wanted.max()) + 1
+    return read(_part(axis, low, high)).take(wanted - low, axis=axis)
 
 
 def _part(axis: int, first: int, last: int) -> Part:

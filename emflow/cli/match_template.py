@@ -13,8 +13,8 @@ from emflow.cli.series import geometry_of, read_tilts
 from emflow.cli.tomograms import StoredTomogram, failed_reason, read_volume_row
 from emflow.errors import SettingError
 from emflow.io.gpus import take_device
-from emflow.io.index import FAILED, OK, TiltRow, VolumePickRow, write_index
-from emflow.io.volume_picks import volume_picks_table, write_volume_picks
+from emflow.io.index import OK, TiltRow, VolumePickRow, write_index
+from emflow.io.volume_picks import volume_picks_table, write_failed_picks, write_volume_picks
 from emflow.resampling import Resampling
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def match_template(
     row = read_volume_row(tomogram)
     star = output.with_suffix(".star")
     if (reason := failed_reason(row)) is not None:
-        star.unlink(missing_ok=True)
-        write_index(output, [VolumePickRow(row.name, FAILED, reason)], VolumePickRow)
+        write_failed_picks(output, row.name, reason)
         return
     file = read_template(
         template,

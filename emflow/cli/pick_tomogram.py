@@ -12,8 +12,8 @@ from emflow import volume_picking
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, failed_reason, read_volume_row
 from emflow.errors import SettingError
-from emflow.io.index import FAILED, OK, VolumePickRow, write_index
-from emflow.io.volume_picks import volume_picks_table, write_volume_picks
+from emflow.io.index import OK, VolumePickRow, write_index
+from emflow.io.volume_picks import volume_picks_table, write_failed_picks, write_volume_picks
 
 STAGE = "pick_tomogram"
 # Half of what is more likely a particle than not: the network's probability is what is thresholded.
@@ -58,8 +58,7 @@ def pick_tomogram(
     row = read_volume_row(segmented)
     star = output.with_suffix(".star")
     if (reason := failed_reason(row)) is not None:
-        star.unlink(missing_ok=True)
-        write_index(output, [VolumePickRow(row.name, FAILED, reason)], VolumePickRow)
+        write_failed_picks(output, row.name, reason)
         return
     stored = StoredTomogram.open(row, segmented.parent)
     classes = classes or []

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from emflow.errors import SettingError
+from emflow.io.index import FAILED, VolumePickRow, write_index
 from emflow.io.star import read_star, star_text, write_star
 
 COLUMNS = (
@@ -62,6 +63,12 @@ def read_volume_picks(path: Path) -> pd.DataFrame:
             f"{path}: expected data_{_TABLE} with {', '.join(COLUMNS)}; run pick_tomogram again"
         )
     return table
+
+
+def write_failed_picks(index: Path, name: str, reason: str) -> None:
+    """Write the table of a tomogram that is left out; what an earlier attempt found goes."""
+    index.with_suffix(".star").unlink(missing_ok=True)
+    write_index(index, [VolumePickRow(name, FAILED, reason)], VolumePickRow)
 
 
 def read_all_picks(tables: Sequence[Path]) -> pd.DataFrame:
