@@ -77,6 +77,11 @@ def unweighted_name(micrograph_name: str) -> str:
     return f"{UNWEIGHTED}/{micrograph_name.removeprefix(f'{LINKS}/')}"
 
 
+def power_spectrum_name(micrograph_name: str) -> str:
+    """Return rlnCtfPowerSpectrum of a micrograph (its rlnMicrographName) that was made of a movie."""
+    return f"{MOTION}/{micrograph_name.removeprefix(f'{LINKS}/').removesuffix('.mrc')}_PS.mrc"
+
+
 def coordinate_path(micrograph_name: str) -> str:
     """Return the path, in the RELION project, of the coordinates of a micrograph (its rlnMicrographName).
 

@@ -46,6 +46,7 @@ def correct_motion(
     unweighted: bool = False,
     halves_pixel_size_angstrom: float | None = None,
     half_precision: bool = False,
+    power_spectrum: bool = True,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
 ) -> None:
@@ -105,6 +106,8 @@ def correct_motion(
         If given, the sums of even and odd frames are written at this pixel size, as *_even.mrc and *_odd.mrc.
     half_precision
         Whether micrographs are written in 16-bit floats (MRC mode 12).
+    power_spectrum
+        Whether to write the spectrum that CTFs are fitted to, as *_PS.mrc.
     device
         Where to compute.
     threads
@@ -149,6 +152,7 @@ def correct_motion(
         unweighted=unweighted,
         halves_pixel_size_angstrom=halves_pixel_size_angstrom,
         half_precision=half_precision,
+        power_spectrum=power_spectrum,
     )
     work = MovieBatch(output.parent, settings, gain_image, take_device(device))
     claim = Claim(output)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from emflow.cli.progress import say
 from emflow.errors import BadInputError, SettingError
@@ -14,6 +14,7 @@ from emflow.io.claims import Claim
 from emflow.io.ctf_pictures import ctf_folder, ctf_picture_path, write_ctf_picture
 from emflow.io.gpus import take_device
 from emflow.io.index import FAILED, MicrographRow, accepted, read_index, write_failures, write_index
+from emflow.io.movie_spectra import movie_spectrum_path, read_movie_spectrum
 from emflow.io.mrc import read_mrc
 from emflow.metadata import DOUBTFUL_CTF, OpticsGroup
 
@@ -27,6 +28,9 @@ _NAMED = 5
 # Spectra that a GPU fits at once; a CPU gains nothing by more than one.
 _TOGETHER_ON_GPU = 32
 
+# Radius, frequency step, and pixel size of an image with such a spectrum: those alike are fitted together.
+_Frequencies = tuple[int, float, float]
+
 
 def estimate_ctf(
     *,
@@ -39,6 +43,7 @@ def estimate_ctf(
     finest_resolution_angstrom: float = 4.0,
     phase_plate: bool = False,
     replace: bool = False,
+    source: Literal["auto", "micrograph"] = "auto",
     device: str = "auto",
     threads: int = 1,
 ) -> None:
@@ -66,6 +71,8 @@ def estimate_ctf(
         Estimate a phase shift between 0 and 180 degrees as well.
     replace
         Estimate also where a CTF came with the micrographs.
+    source
+        Fit the micrograph; or auto: the spectrum that correct_motion wrote of a movie, where there is one.
     device
         auto, cpu or cuda.
     threads
@@ -95,6 +102,7 @@ def estimate_ctf(
     fit = partial(
         _fit,
         folder=output.parent,
+        source=source,
         device=chosen,
         defocus_range_angstrom=(min_defocus_angstrom, max_defocus_angstrom),
         max_astigmatism_angstrom=max_astigmatism_angstrom,
@@ -162,6 +170,7 @@ def _fit(
     rows: Sequence[MicrographRow],
     *,
     folder: Path,
+    source: str,
     device: "torch.device",
     defocus_range_angstrom: tuple[float, float],
     max_astigmatism_angstrom: float,
@@ -169,44 +178,63 @@ def _fit(
     resolution_range_angstrom: tuple[float, float],
 ) -> list[MicrographRow]:
     """Return the rows of micrographs of one microscope and size with their CTFs; write their pictures."""
-    from emflow.ctf_estimation import fit_power_spectra, power_spectrum
+    from emflow.ctf_estimation import fit_power_spectra
 
     optics = _optics(rows[0])
-    spectra: dict[str, PowerSpectrum] = {}
+    spectra: dict[_Frequencies, dict[str, PowerSpectrum]] = {}
     finished: dict[str, MicrographRow] = {}
     for row in rows:
         try:
-            image = read_mrc(Path(row.path))
-            spectra[row.name] = power_spectrum(
-                image, pixel_size_angstrom=optics.pixel_size_angstrom, device=device
-            )
+            spectrum, pixel_size = _spectrum(row, optics.pixel_size_angstrom, source, device)
         except (BadInputError, ValueError) as error:
             reason = f"{row.path} {error}"
             finished[row.name] = dataclasses.replace(row, status=FAILED, reason=reason)
             say("estimate_ctf", f"left out: {reason}")
-    try:
-        estimates = fit_power_spectra(
-            list(spectra.values()),
-            pixel_size_angstrom=optics.pixel_size_angstrom,
-            voltage_kilovolt=optics.voltage_kilovolt,
-            spherical_aberration_millimetre=optics.spherical_aberration_millimetre,
-            amplitude_contrast=optics.amplitude_contrast,
-            defocus_range_angstrom=defocus_range_angstrom,
-            max_astigmatism_angstrom=max_astigmatism_angstrom,
-            phase_shift_range_degrees=phase_shift_range_degrees,
-            resolution_range_angstrom=resolution_range_angstrom,
-            device=device,
-        )
-    except ValueError as error:
-        raise SettingError(
-            f"CTF of optics group {optics.name}: {error}; change section ctf of config.yaml, "
-            "or set ctf.enabled: false"
-        ) from None
+            continue
+        alike = (spectrum.radius, spectrum.frequency_step, pixel_size)
+        spectra.setdefault(alike, {})[row.name] = spectrum
     known = {row.name: row for row in rows}
-    for (name, spectrum), estimate in zip(spectra.items(), estimates, strict=True):
-        write_ctf_picture(ctf_picture_path(folder, name), estimate.image, spectrum.frequency_step)
-        finished[name] = _filled(known[name], estimate)
+    for (_, step, pixel_size), some in spectra.items():
+        try:
+            estimates = fit_power_spectra(
+                list(some.values()),
+                pixel_size_angstrom=pixel_size,
+                voltage_kilovolt=optics.voltage_kilovolt,
+                spherical_aberration_millimetre=optics.spherical_aberration_millimetre,
+                amplitude_contrast=optics.amplitude_contrast,
+                defocus_range_angstrom=defocus_range_angstrom,
+                max_astigmatism_angstrom=max_astigmatism_angstrom,
+                phase_shift_range_degrees=phase_shift_range_degrees,
+                resolution_range_angstrom=resolution_range_angstrom,
+                device=device,
+            )
+        except ValueError as error:
+            raise SettingError(
+                f"CTF of optics group {optics.name}: {error}; change section ctf of config.yaml, "
+                "or set ctf.enabled: false"
+            ) from None
+        for name, estimate in zip(some, estimates, strict=True):
+            write_ctf_picture(ctf_picture_path(folder, name), estimate.image, step)
+            finished[name] = _filled(known[name], estimate)
     return list(finished.values())
+
+
+def _spectrum(
+    row: MicrographRow, pixel_size_angstrom: float, source: str, device: "torch.device"
+) -> "tuple[PowerSpectrum, float]":
+    """Return what is fitted, and the pixel size of an image that has it."""
+    from emflow.ctf_estimation import power_spectrum
+
+    path = movie_spectrum_path(Path(row.path))
+    # Beside an imported micrograph a file of that name is somebody else's.
+    if source != "micrograph" and row.motion_total_angstrom is not None and path.is_file():
+        try:
+            return read_movie_spectrum(path)
+        except BadInputError as error:
+            say("estimate_ctf", f"{path} {error}: the micrograph is fitted instead")
+    image = read_mrc(Path(row.path))
+    spectrum = power_spectrum(image, pixel_size_angstrom=pixel_size_angstrom, device=device)
+    return spectrum, pixel_size_angstrom
 
 
 def _filled(row: MicrographRow, estimate: "CtfEstimate") -> MicrographRow:

@@ -14,6 +14,7 @@ from emflow.io.gains import check_gain, fit_eer_gain, read_defects
 from emflow.io.index import OK, MicrographRow
 from emflow.io.inputs import InputRow
 from emflow.io.motion import MotionRecord
+from emflow.io.movie_spectra import movie_spectrum_path, write_movie_spectrum
 from emflow.io.movies import GAIN_SUFFIX, count_eer_frames, eer_grouping, is_eer, open_movie
 from emflow.io.mrc import check_pixels, write_mrc
 from emflow.metadata import OpticsGroup
@@ -51,6 +52,7 @@ class MovieSettings:
     unweighted: bool = False
     halves_pixel_size_angstrom: float | None = None
     half_precision: bool = False
+    power_spectrum: bool = True
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class MovieBatch:
         from emflow.motion import correct_frames
         from emflow.motion.frames import motion_of
         from emflow.motion.relion_model import motion_lengths
+        from emflow.motion.spectrum import has_spectrum
 
         settings, optics = self.settings, self.settings.optics
         source = self._read(Path(row.path))
@@ -109,6 +112,9 @@ class MovieBatch:
             out_shape=_coarser(shape, pixel, settings.output_pixel_size_angstrom),
             plain=settings.unweighted,
             halves_shape=_coarser(shape, pixel, settings.halves_pixel_size_angstrom),
+            power_exposure_electrons_per_square_angstrom=(
+                exposure if settings.power_spectrum and has_spectrum(shape, pixel) else None
+            ),
         )
         check_pixels(result.weighted)
         height, width = result.weighted.shape
@@ -155,6 +161,12 @@ class MovieBatch:
         )
         if result.plain is not None:
             record = replace(record, unweighted=str(_beside(target, "_noDW").absolute()))
+        spectrum = movie_spectrum_path(target)
+        if result.power is None:
+            spectrum.unlink(missing_ok=True)  # of an earlier run with other settings
+        else:
+            write_movie_spectrum(spectrum, result.power)
+            record = replace(record, power_spectrum=str(spectrum.absolute()))
         return micrograph, record
 
     def _read(self, path: Path) -> _Source:

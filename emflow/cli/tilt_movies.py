@@ -104,6 +104,7 @@ class TiltMovies:
             defects=self.defects,
             local=False,
             dose_weighting=False,
+            power_spectrum=False,
             halves_pixel_size_angstrom=self.halves_pixel_size_angstrom,
         )
         work = MovieBatch(self.folder, settings, self.gain, self.device)

@@ -74,6 +74,9 @@ class Motion(Section):
     half_precision: bool = Field(
         False, description="Whether to write 16-bit floats (MRC mode 12), which RELION 4 and 5 read."
     )
+    power_spectrum: bool = Field(
+        True, description="Whether to write a spectrum of groups of frames, for CTF fits here and in RELION."
+    )
     eer_upsampling: Literal[1, 2] = Field(
         1, description="Of EER: 1 for the detector's own pixels, 2 for half pixels."
     )
@@ -106,6 +109,10 @@ class CtfEstimation(Section):
         False, description="Whether to estimate a phase shift (0 to 180 degrees) as well."
     )
     replace: bool = Field(False, description="Whether to estimate also where a RELION STAR brought a CTF.")
+    source: Literal["auto", "micrograph"] = Field(
+        "auto",
+        description="What to fit: the micrograph; or auto: the movie's spectrum where there is one.",
+    )
 
     @field_validator("max_defocus_angstrom")
     @classmethod

@@ -11,6 +11,7 @@ from torch import Tensor
 
 TILE_ANGSTROM = 1000.0  # wide enough for rings of 5 micrometre of defocus at 5 angstrom
 FINEST_ANGSTROM = 3.0  # rings are looked for up to here
+SMALLEST_PIXELS = 64  # side of an image that has a spectrum
 SECTORS = 90  # bins of angle, over half a turn
 # Lines of gain errors and of a tile's seams lie on the axes.
 _AXIS_PIXELS = 1
@@ -65,37 +66,73 @@ def power_spectrum(
     ValueError
         If an image is smaller than 64 pixels, has pixels that are not finite, or is constant.
     """
-    stack = torch.from_numpy(np.array(images, dtype=np.float32)).to(device)
+    stack = np.asarray(images)
     stack = stack[None] if stack.ndim == 2 else stack
     height, width = stack.shape[-2:]
-    if min(height, width) < 64:
-        raise ValueError(f"image of {height} x {width} pixels is too small for a power spectrum")
-    tile = _tile_pixels(min(height, width), tile_angstrom / pixel_size_angstrom)
-    radius = min(tile // 2 - 1, math.floor(tile * pixel_size_angstrom / FINEST_ANGSTROM))
-    line = torch.hann_window(tile, periodic=True, device=device)
-    window = line[:, None] * line[None, :]
-    band = _band(radius, tile * pixel_size_angstrom).to(device)
-    total = torch.zeros((2 * radius + 1, radius + 1), dtype=torch.float64, device=device)
-    count = 0
+    mean = TilePower(
+        (height, width), pixel_size_angstrom=pixel_size_angstrom, tile_angstrom=tile_angstrom, device=device
+    )
     for image in stack:
-        clean = _clamped(image)
-        tiles = [(y, x) for y in _origins(height, tile) for x in _origins(width, tile)]
+        mean.add(torch.from_numpy(np.array(image, dtype=np.float32)))
+    return mean.result()
+
+
+class TilePower:
+    """Adds up the power of the tiles of one image after another, all of one shape; see `power_spectrum`."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        *,
+        pixel_size_angstrom: float,
+        tile_angstrom: float = TILE_ANGSTROM,
+        finest_angstrom: float = FINEST_ANGSTROM,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Take the images' shape (h, w); frequencies beyond ``finest_angstrom`` are left out.
+
+        Raises
+        ------
+        ValueError
+            If it is smaller than 64 pixels.
+        """
+        height, width = shape
+        if min(height, width) < SMALLEST_PIXELS:
+            raise ValueError(f"image of {height} x {width} pixels is too small for a power spectrum")
+        self._tile = tile = _tile_pixels(min(height, width), tile_angstrom / pixel_size_angstrom)
+        self._radius = min(tile // 2 - 1, math.floor(tile * pixel_size_angstrom / finest_angstrom))
+        self._step = 1 / (tile * pixel_size_angstrom)
+        self._corners = [(y, x) for y in _origins(height, tile) for x in _origins(width, tile)]
+        self._device = torch.device(device)
+        line = torch.hann_window(tile, periodic=True, device=device)
+        self._window = line[:, None] * line[None, :]
+        self._band = _band(self._radius, tile * pixel_size_angstrom).to(device)
+        side = self._radius + 1
+        self._total = torch.zeros((2 * side - 1, side), dtype=torch.float64, device=device)
+        self._count = 0
+
+    def add(self, image: Tensor) -> None:
+        """Add an image (h, w) float32; ValueError if it has pixels that are not finite."""
+        tile, radius = self._tile, self._radius
+        clean = _clamped(image.to(self._device))
         together = max(1, _PIXELS_AT_ONCE // tile**2)
-        for first in range(0, len(tiles), together):
-            chunk = torch.stack(
-                [clean[y : y + tile, x : x + tile] for y, x in tiles[first : first + together]]
-            )
-            chunk = (chunk - chunk.mean(dim=(-2, -1), keepdim=True)) * window
+        for first in range(0, len(self._corners), together):
+            corners = self._corners[first : first + together]
+            chunk = torch.stack([clean[y : y + tile, x : x + tile] for y, x in corners])
+            chunk = (chunk - chunk.mean(dim=(-2, -1), keepdim=True)) * self._window
             spectra = torch.fft.rfft2(chunk)[..., : radius + 1]
             spectra = torch.cat([spectra[:, tile - radius :], spectra[:, : radius + 1]], dim=1)
             power = spectra.real.square() + spectra.imag.square()
-            scale = power[:, band].mean(dim=1)
+            scale = power[:, self._band].mean(dim=1)
             power = power[scale > 0] / scale[scale > 0][:, None, None]
-            total += power.sum(dim=0, dtype=torch.float64)
-            count += len(power)
-    if count == 0:
-        raise ValueError("image is constant")
-    return PowerSpectrum((total / count).float().cpu().numpy(), 1 / (tile * pixel_size_angstrom), count)
+            self._total += power.sum(dim=0, dtype=torch.float64)
+            self._count += len(power)
+
+    def result(self) -> PowerSpectrum:
+        """Return the mean; ValueError if all images were constant."""
+        if self._count == 0:
+            raise ValueError("image is constant")
+        return PowerSpectrum((self._total / self._count).float().cpu().numpy(), self._step, self._count)
 
 
 def _tile_pixels(shortest_side: int, wanted: float) -> int:

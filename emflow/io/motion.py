@@ -44,6 +44,7 @@ class MotionRecord:
     eer_upsampling: int | None = None
     bad_pixels_yx: tuple[tuple[int, int], ...] = ()
     unweighted: str = ""  # the unweighted sum's path
+    power_spectrum: str = ""  # the path of the spectrum for CTF fits
 
     def field(self) -> "MotionField":
         """Return the motion field of the frames that were used."""

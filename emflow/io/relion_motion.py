@@ -14,7 +14,15 @@ from emflow.io.movies import GAIN_SUFFIX, is_eer
 from emflow.io.mrc import write_mrc
 from emflow.io.star import write_star
 from emflow.metadata import OpticsGroup
-from emflow.relion import MOTION, MOVIES, UNWEIGHTED, motion_path, movie_name, unweighted_name
+from emflow.relion import (
+    MOTION,
+    MOVIES,
+    UNWEIGHTED,
+    motion_path,
+    movie_name,
+    power_spectrum_name,
+    unweighted_name,
+)
 
 CORRECTED = "corrected_micrographs.star"
 _CAMERA = "Camera"
@@ -58,6 +66,10 @@ def write_motion_project(
             plain = folder / unweighted_name(micrograph.name)
             link(plain, Path(record.unweighted))
             wanted.add(plain)
+        if record.power_spectrum:
+            spectrum = folder / power_spectrum_name(micrograph.name)
+            link(spectrum, Path(record.power_spectrum))
+            wanted.add(spectrum)
     wanted |= {folder / name for files in cameras.values() for name in files.values()}
     for name in (MOVIES, MOTION, UNWEIGHTED, _CAMERA):
         for path in sorted((folder / name).rglob("*"), reverse=True):
@@ -176,4 +188,6 @@ def _corrected(
     }
     if all(m.record.unweighted for m in micrographs):
         columns["rlnMicrographNameNoDW"] = [unweighted_name(m.name) for m in micrographs]
+    if all(m.record.power_spectrum for m in micrographs):
+        columns["rlnCtfPowerSpectrum"] = [power_spectrum_name(m.name) for m in micrographs]
     return {"optics": table, "micrographs": pd.DataFrame(columns)}

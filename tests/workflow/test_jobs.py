@@ -45,6 +45,7 @@ CONFIG_CHANGES = {
     "ctf.finest_resolution_angstrom": (5.0, CTF_ON),
     "ctf.phase_plate": (True, CTF_ON),
     "ctf.replace": (True, CTF_ON),
+    "ctf.source": ("micrograph", CTF_ON),
     "tiles.pixel_size_angstrom": (5.0, TILES_ON),
     "tiles.outlier_sigmas": (9.0, TILES_ON),
     "tiles.background_sigma_angstrom": (500.0, TILES_ON),
@@ -105,6 +106,7 @@ MOTION_CHANGES = {
     "motion.unweighted": (True, FROM_MOTION),
     "motion.halves": (True, FROM_MOTION),
     "motion.half_precision": (True, FROM_MOTION),
+    "motion.power_spectrum": (False, FROM_MOTION),
     "motion.eer_upsampling": (2, {}),  # these are no EER movies
 }
 MOVIE_CHANGES = {

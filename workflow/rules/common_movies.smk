@@ -52,6 +52,7 @@ def sum_flags(wildcards):
         "dose-weighting": motion.dose_weighting,
         "unweighted": motion.unweighted,
         "half-precision": motion.half_precision,
+        "power-spectrum": motion.power_spectrum,
     }
     words = [switch(name, on) for name, on in switches.items()]
     return f"{as_flags(flags)} {' '.join(words)}"

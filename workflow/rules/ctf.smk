@@ -25,6 +25,7 @@ rule estimate_ctf:
         finest=CONFIG.ctf.finest_resolution_angstrom,
         phase_plate=switch("phase-plate", CONFIG.ctf.phase_plate),
         replace=switch("replace", CONFIG.ctf.replace),
+        source=CONFIG.ctf.source,
         revision=REVISIONS["estimate_ctf"],
     shell:
         "emflow estimate-ctf"
@@ -36,6 +37,7 @@ rule estimate_ctf:
         " --finest-resolution-angstrom {params.finest:q}"
         " {params.phase_plate}"
         " {params.replace}"
+        " --source {params.source:q}"
         " --device {resources.device:q}"
         " --threads {threads}"
         " --output {output:q}"
