@@ -111,7 +111,7 @@ class CtfEstimation(Section):
     replace: bool = Field(False, description="Whether to estimate also where a RELION STAR brought a CTF.")
     source: Literal["auto", "micrograph"] = Field(
         "auto",
-        description="What to fit: the micrograph; or auto: the movie's spectrum where there is one.",
+        description="What to fit: the micrograph; auto: a movie's spectrum first, where there is one.",
     )
 
     @field_validator("max_defocus_angstrom")

@@ -10,12 +10,12 @@ from emflow.ctf_estimation.spectrum import SMALLEST_PIXELS, PowerSpectrum, TileP
 from emflow.fourier import resized_shape
 from emflow.motion.resampling import cropped_inverse
 
-EXPOSURE_OF_A_GROUP = 4.0
+EXPOSURE_OF_A_GROUP = 8.0
 """Electrons per square angstrom in a sum of frames.
 
 Water in amorphous ice moves in the beam, by a mean square of about 1.1 square angstrom for each electron per
-square angstrom, and so its rings show best in sums of about this much (McMullan et al., Ultramicroscopy 158
-(2015) 26).
+square angstrom (McMullan et al., Ultramicroscopy 158 (2015) 26): its rings fade in a sum of all frames.
+Of sums of 4 and of 8 the latter show the particles' rings better: benchmarks/RESULTS.md.
 """
 FINEST_PIXEL_ANGSTROM = 1.4
 """What sums are cropped to in Fourier space, as RELION and CTFFIND do: rings reach 3 angstrom at most."""
@@ -80,6 +80,6 @@ def has_spectrum(shape: tuple[int, int], pixel_size_angstrom: float) -> bool:
 
 
 def group_count(frames: int, exposure_electrons_per_square_angstrom: float) -> int:
-    """Return how many groups frames are summed in: about 4 electrons per square angstrom in each."""
+    """Return how many groups frames are summed in: about 8 electrons per square angstrom in each."""
     size = max(1, round(EXPOSURE_OF_A_GROUP / exposure_electrons_per_square_angstrom))
     return max(1, math.floor(frames / size))

@@ -95,6 +95,10 @@ def test_without_a_spectrum_or_where_it_is_not_wanted_the_micrograph_is_fitted(c
     write_movie_spectrum(path, power_spectrum(total, pixel_size_angstrom=1.6))
     assert mean_defocus(estimated(tmp_path, row)) == pytest.approx(25_000, abs=500)
     assert estimated(tmp_path, row, "micrograph") == found
+    # Rings that are not there are looked for in the micrograph.
+    noise = np.random.default_rng(1).normal(size=(640, 640))
+    write_movie_spectrum(path, power_spectrum(noise, pixel_size_angstrom=1.6))
+    assert estimated(tmp_path, row) == found
     # Beside an imported micrograph a file of that name is somebody else's.
     imported = dataclasses.replace(row, motion_total_angstrom=None)
     assert estimated(tmp_path, imported).defocus_u_angstrom == found.defocus_u_angstrom
