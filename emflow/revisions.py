@@ -16,7 +16,7 @@ REVISIONS = MappingProxyType(
         "import_tomogram": 1,
         "correct_tilts": 2,
         "align_tilts": 2,
-        "estimate_tilt_ctf": 2,
+        "estimate_tilt_ctf": 3,
         "reconstruct": 1,
         "train_session_denoiser": 1,
         "denoise_tomogram": 1,

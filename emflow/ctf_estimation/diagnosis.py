@@ -16,11 +16,11 @@ _WORST_ANGSTROM = 30.0
 _START_ANGSTROM = 10.0
 _LEAST_CORRELATION = 0.5
 _EVEN_GAIN = 26.0
-_FEWEST_FITTED_RINGS = 1.4
+_FEWEST_FITTED_RINGS = 1.2
 _MERIT_AT_AN_END = 0.1
 # Where the shapes of particles fall off: many of one shape have rings of their own inside, as a CTF has.
 SHAPES_END_ANGSTROM = 15.0
-_EVEN_FINE_GAIN = 9.0
+_EVEN_FINE_GAIN = 8.0
 _WINDOW_PERIODS = 1.5
 _WINDOW_RINGS = 11
 # Smoothing of the picture: along rings, and of their contrast over radius.
@@ -140,7 +140,7 @@ def figure_of_merit(
 
     A logistic function of what rings explain, set on 500 simulated micrographs, a third of them without
     any ring: of these none explains more than 22, and of fits that explain more than 40 none in fifty is
-    wrong. A fit of less than one and a half rings between 30 angstrom and its resolution is distrusted
+    wrong. A fit of hardly more than one ring between 30 angstrom and its resolution is distrusted
     whatever it explains: a background can look like that. So is a fit that explains little beyond 15 angstrom
     (``fine_gain``): inside, the form factor of many particles of one shape has rings that fit a CTF of a far
     larger defocus. So is a defocus at an end of the range that was searched, as there it is the range that

@@ -22,6 +22,7 @@ _LONGEST_STEP = 1.5
 _HUBER_SIGMAS = 3.0
 _USUAL_ASTIGMATISM = 1000.0
 _EXCLUDED = 1e8
+_EQUAL_GAIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,8 @@ def _non_negative(normal: Tensor, target: Tensor, ridge: Tensor, splines: slice)
 
 
 def _better(old: RingFit, new: RingFit) -> RingFit:
-    won = new.gain > old.gain
+    # Of equals the later one, which is converged: rounding must not choose.
+    won = new.gain > old.gain - _EQUAL_GAIN
 
     def pick(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(won.reshape(*won.shape, *[1] * (a.ndim - 2)), b, a)

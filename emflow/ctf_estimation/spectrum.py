@@ -16,7 +16,9 @@ SECTORS = 90  # bins of angle, over half a turn
 # Lines of gain errors and of a tile's seams lie on the axes.
 _AXIS_PIXELS = 1
 _OUTLIER_SIGMAS = 6.0
-_PIXELS_AT_ONCE = 1 << 24
+# At the image's border a tile's window falls off over this part of its side.
+_BORDER_PART = 8
+_PIXELS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ def power_spectrum(
 ) -> PowerSpectrum:
     """Return the mean power spectrum of tiles that overlap by half.
 
-    Outlying pixels are clamped, each tile's mean is removed, a Hann window applied, and its spectrum scaled
-    to unit mean power within the band of rings, so that one dark or crowded tile does not outweigh the others
-    (Welch, IEEE Trans. Audio Electroacoust. 15 (1967) 70).
+    Outlying pixels are clamped, each tile's mean is removed, a Hann window applied (at the image's border one
+    that falls off late, so that what lies there counts as well), and its spectrum scaled to unit mean power
+    within the band of rings, so that one dark or crowded tile does not outweigh the others (Welch, IEEE
+    Trans. Audio Electroacoust. 15 (1967) 70). Tiles weigh by the energy of their window.
 
     Parameters
     ----------
@@ -104,11 +107,14 @@ class TilePower:
         self._step = 1 / (tile * pixel_size_angstrom)
         self._corners = [(y, x) for y in _origins(height, tile) for x in _origins(width, tile)]
         self._device = torch.device(device)
-        line = torch.hann_window(tile, periodic=True, device=device)
-        self._window = line[:, None] * line[None, :]
+        self._windows = [
+            torch.stack([_window(tile, one == 0, one == side - tile) for one in ones]).to(device)
+            for side, ones in zip(shape, zip(*self._corners, strict=True), strict=True)
+        ]
         self._band = _band(self._radius, tile * pixel_size_angstrom).to(device)
         side = self._radius + 1
         self._total = torch.zeros((2 * side - 1, side), dtype=torch.float64, device=device)
+        self._weight = torch.zeros((), dtype=torch.float64, device=device)
         self._count = 0
 
     def add(self, image: Tensor) -> None:
@@ -119,20 +125,42 @@ class TilePower:
         for first in range(0, len(self._corners), together):
             corners = self._corners[first : first + together]
             chunk = torch.stack([clean[y : y + tile, x : x + tile] for y, x in corners])
-            chunk = (chunk - chunk.mean(dim=(-2, -1), keepdim=True)) * self._window
+            rows, columns = (windows[first : first + together] for windows in self._windows)
+            window = rows[:, :, None] * columns[:, None, :]
+            whole = window.sum(dim=(-2, -1), keepdim=True)
+            chunk = (chunk - (chunk * window).sum(dim=(-2, -1), keepdim=True) / whole) * window
             spectra = torch.fft.rfft2(chunk)[..., : radius + 1]
             spectra = torch.cat([spectra[:, tile - radius :], spectra[:, : radius + 1]], dim=1)
             power = spectra.real.square() + spectra.imag.square()
             scale = power[:, self._band].mean(dim=1)
-            power = power[scale > 0] / scale[scale > 0][:, None, None]
+            seen = window.square().mean(dim=(-2, -1)) * (scale > 0)
+            power *= (seen / torch.where(scale > 0, scale, 1))[:, None, None]
             self._total += power.sum(dim=0, dtype=torch.float64)
-            self._count += len(power)
+            self._weight += seen.sum()
+            self._count += int((scale > 0).sum())
 
     def result(self) -> PowerSpectrum:
         """Return the mean; ValueError if all images were constant."""
         if self._count == 0:
             raise ValueError("image is constant")
-        return PowerSpectrum((self._total / self._count).float().cpu().numpy(), self._step, self._count)
+        return PowerSpectrum((self._total / self._weight).float().cpu().numpy(), self._step, self._count)
+
+
+def _window(tile: int, at_start: bool, at_end: bool) -> Tensor:
+    """Return Hann's window, kept high up to the image's border: beyond it no other tile sees what is there.
+
+    Of an image of two tiles a side Hann's alone would leave half of what it holds.
+    """
+    window = torch.hann_window(tile, periodic=True)
+    half, ramp = tile // 2, max(2, tile // _BORDER_PART)
+    rise = torch.sin((torch.arange(ramp) + 0.5) / ramp * (math.pi / 2)).square()
+    if at_start:
+        window[:half] = 1
+        window[:ramp] = rise
+    if at_end:
+        window[half:] = 1
+        window[-ramp:] = rise.flip(0)
+    return window
 
 
 def _tile_pixels(shortest_side: int, wanted: float) -> int:
