@@ -144,6 +144,7 @@ def test_movies_become_star_files(finished_movies):
     assert names == with_ctf["rlnMicrographName"].tolist()
     assert len(names) == 2
     assert (corrected["rlnAccumMotionTotal"].astype(float) > 0).all()
+    assert all((relion / spectrum).is_file() for spectrum in corrected["rlnCtfPowerSpectrum"])
     for metadata in corrected["rlnMicrographMetadata"]:
         tables = read_star(relion / metadata)
         assert len(tables["global_shift"]) == 6
