@@ -12,7 +12,7 @@ from emflow.fourier import resized_shape
 from emflow.io.gpus import take_device
 from emflow.io.index import StoreRow, accepted, read_index
 from emflow.io.locations import find_store
-from emflow.io.store import read_image
+from emflow.io.store import SHARD_MICROGRAPHS, read_image
 from emflow.resources import model_folder
 
 
@@ -70,14 +70,18 @@ def denoise(
     shape = resized_shape(stored.shape, pixel_size, working)
     geometry = Geometry(shape, stored.unbinned_shape, stored.unbinned_pixel_size_angstrom)
 
+    # Two shards at a time: one reads or writes while the other computes. Threads that all want all cores are in
+    # each other's way, so each has half of them, but where a last shard alone would then take too long.
+    shared = 2 if len(good) >= 4 * SHARD_MICROGRAPHS else 1
+    threads_of_shard = workers.threads_of_task(shared)
+
     def make(row: StoreRow) -> NDArray[np.float32]:
-        torch.set_num_threads(workers.threads_of_task)  # this may be a process of its own
+        torch.set_num_threads(threads_of_shard)  # this may be a process of its own
         image = read_image(find_store(tiles.parent, row.store), row.position or 0)
         return denoise_micrograph(
             image, image_pixel_size_angstrom=pixel_size, network=network, card=card, device=chosen
         )
 
-    # Two: one reads or writes while the other computes.
     ImageBatch("denoise", output, geometry, make, stores).write(table, workers, at_once=2)
 
 

@@ -101,6 +101,12 @@ def test_results_come_in_order_and_an_error_is_the_caller_s(where):
     assert got == [0, 1, 2, 3]
 
 
+def test_tasks_share_the_threads():
+    assert [Workers(threads=8).threads_of_task(at_once) for at_once in (1, 2, 16)] == [8, 4, 1]
+    assert Workers("slurm:3", 8, 2000).threads_of_task(2) == 4
+    assert Workers(PROCESSES, 8).threads_of_task(1) == 1  # each task has a process, as many as threads
+
+
 def test_no_more_is_begun_than_can_be_held():
     begun = []
     lock = threading.Lock()
