@@ -12,7 +12,7 @@ from emflow.fourier import resized_shape
 from emflow.io.gpus import take_device
 from emflow.io.index import StoreRow, accepted, read_index
 from emflow.io.locations import find_store
-from emflow.io.store import SHARD_MICROGRAPHS, read_image
+from emflow.io.store import read_image
 from emflow.resources import model_folder
 
 
@@ -70,10 +70,10 @@ def denoise(
     shape = resized_shape(stored.shape, pixel_size, working)
     geometry = Geometry(shape, stored.unbinned_shape, stored.unbinned_pixel_size_angstrom)
 
-    # Two shards at a time: one reads or writes while the other computes. Threads that all want all cores are in
-    # each other's way, so each has half of them, but where a last shard alone would then take too long.
-    shared = 2 if len(good) >= 4 * SHARD_MICROGRAPHS else 1
-    threads_of_shard = workers.threads_of_task(shared)
+    # Two shards at a time: one reads or writes while the other computes. Threads that all want all cores are
+    # in each other's way, so each shard has half of them, in small batches too: last digits hang on it.
+    at_once = 2
+    threads_of_shard = workers.threads_of_task(at_once)
 
     def make(row: StoreRow) -> NDArray[np.float32]:
         torch.set_num_threads(threads_of_shard)  # this may be a process of its own
@@ -82,7 +82,7 @@ def denoise(
             image, image_pixel_size_angstrom=pixel_size, network=network, card=card, device=chosen
         )
 
-    ImageBatch("denoise", output, geometry, make, stores).write(table, workers, at_once=2)
+    ImageBatch("denoise", output, geometry, make, stores).write(table, workers, at_once=at_once)
 
 
 def _geometry(row: StoreRow) -> Geometry:

@@ -17,6 +17,8 @@ Result = TypeVar("Result")
 THREADS = "threads"
 PROCESSES = "processes"
 _SLURM = "slurm:"
+# Python and the libraries, before the first task.
+_BYTES_OF_PROGRAM = 300_000_000
 # Beside a folder of the session's other logs; dask's own configuration may name another.
 _LOG_FOLDER = "logs/dask"
 
@@ -34,7 +36,7 @@ class Workers:
         Threads or processes at work here; threads of each SLURM job.
     memory_mb
         Processes share it, and one that takes more than its part is ended; each SLURM job asks for it.
-        Threads are not held to it.
+        Of tasks in threads no more are begun than it holds.
 
     Raises
     ------
@@ -61,6 +63,13 @@ class Workers:
     def threads_of_task(self, at_once: int) -> int:
         """Return how many threads a task may use of itself, where so many are worked on at one time."""
         return 1 if self.where == PROCESSES else max(1, self.threads // at_once)
+
+    def affordable(self, at_once: int, bytes_of_task: int) -> int:
+        """Return how many tasks threads may work on at one time: no more than the memory holds, but one."""
+        if self.where != THREADS or self.memory_mb is None:
+            return at_once
+        room = self.memory_mb * 1_000_000 - _BYTES_OF_PROGRAM
+        return max(1, min(at_once, room // bytes_of_task))
 
     def in_order(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], *, at_once: int
