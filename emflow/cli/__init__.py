@@ -75,7 +75,7 @@ def _app(*, listing: bool) -> cyclopts.App:
     for number, (title, commands) in enumerate(COMMANDS.items()):
         group = cyclopts.Group(title, sort_key=number)
         for position, (command, said) in enumerate(commands.items()):
-            # "import" alone would be no Python name, hence import_micrographs; lazily, as torch takes seconds.
+            # "import" alone would be no Python name, hence import_micrographs. Lazily: torch takes seconds.
             app.command(
                 f"emflow.cli.{command}:{command}",
                 name=command.replace("_", "-"),
