@@ -38,7 +38,7 @@ from emflow.training.augment import (
     random_radial_gain,
     random_symmetry,
 )
-from emflow.training.loop import Batch
+from emflow.training.batches import Batch
 from emflow.training.losses import LOSSES
 
 PIXELS_PER_DIAMETER = 24.0
