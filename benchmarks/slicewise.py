@@ -28,13 +28,16 @@ from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.tomograms import SimulatedTomogram
 from emflow.tomogram_classes import Label
 from emflow.training.augment import random_symmetry
-from emflow.training.loop import Batch, TrainingConfig, fit, start
+from emflow.training.batches import Batch
+from emflow.training.learner import Learner
+from emflow.training.loop import fit
 from emflow.training.segmenter import (
     SegmenterSample,
     SegmenterSamples,
     segmenter_batch,
     segmenter_loss,
 )
+from emflow.training.settings import TrainingConfig
 from emflow.training.tomograms import TrainingTomograms, held_apart
 
 WIDTHS = (16, 32, 64, 128)
@@ -103,14 +106,14 @@ def learn(
         chosen = random.integers(len(samples), size=batch)
         return make([samples[number] for number in chosen], random)
 
-    trial = start(UNet(network.in_channels, CLASSES, network.widths, network.dimensions), TrainingConfig())
+    trial = UNet(network.in_channels, CLASSES, network.widths, network.dimensions)
     started = time.process_time()
-    fit(trial, TrainingConfig(steps=8, batch=batch, seed=SEED), batch_of_step, segmenter_loss)
+    fit(Learner(trial, TrainingConfig(steps=8, batch=batch, seed=SEED), segmenter_loss), batch_of_step)
     steps = max(8, int(8 * seconds / (time.process_time() - started)))
     config = TrainingConfig(steps=steps, batch=batch, learning_rate=rate, seed=SEED)
-    state = start(network, config)
-    fit(state, config, batch_of_step, segmenter_loss)
-    network.load_state_dict(state.average.state_dict())
+    learner = Learner(network, config, segmenter_loss)
+    fit(learner, batch_of_step)
+    network.load_state_dict(learner.average.state_dict())
     network.eval()
     return steps
 

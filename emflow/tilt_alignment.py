@@ -44,7 +44,12 @@ class Alignment:
 
 
 def align(
-    images: Tensor, geometry: TiltGeometry, pixel_size_angstrom: float, *, refine_axis: bool = True
+    images: Tensor,
+    geometry: TiltGeometry,
+    pixel_size_angstrom: float,
+    *,
+    refine_axis: bool = True,
+    specimen_angstrom: float = 900.0,
 ) -> Alignment:
     """Find shifts and tilt axis of a tilt series.
 
@@ -58,6 +63,8 @@ def align(
         Of the images.
     refine_axis
         Whether to look for the angle of the tilt axis within `AXIS_RANGE_DEGREES` of the stated one.
+    specimen_angstrom
+        The specimen's thickness, roughly.
 
     Returns
     -------
@@ -74,7 +81,9 @@ def align(
         for _ in range(2):
             geometry = replace(geometry, z_rot_degrees=refined_axis(working, geometry, pixel, stated))
             geometry, _ = chained(working, geometry, pixel)
-    geometry = align_patches(working, geometry, pixel, refine_axis=refine_axis)
+    geometry = align_patches(
+        working, geometry, pixel, refine_axis=refine_axis, specimen_angstrom=specimen_angstrom
+    )
     again, correlation = chained(working, geometry, pixel)
     moved = again.shifts_angstrom - geometry.shifts_angstrom
     residual = np.hypot(*np.diff(moved, axis=0, prepend=moved[:1]).T)

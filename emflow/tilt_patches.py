@@ -25,7 +25,6 @@ PATCH_PIXELS = 64
 # Middles of patches lie at most so far apart, nearer in small images: five a side at least.
 _STEP_PIXELS = 32
 _STEP_SHARE = 8
-_THICKNESS_ANGSTROM = 900.0
 # Part of a patch's weight that must lie inside an image for it to count.
 _LEAST_INSIDE = 0.7
 # Depths and shifts are not told apart from a specimen that lies elsewhere: both are kept small, in pixels.
@@ -74,7 +73,12 @@ class _Surfaces:
 
 
 def align_patches(
-    images: Tensor, geometry: TiltGeometry, pixel_size_angstrom: float, *, refine_axis: bool = True
+    images: Tensor,
+    geometry: TiltGeometry,
+    pixel_size_angstrom: float,
+    *,
+    refine_axis: bool = True,
+    specimen_angstrom: float = 900.0,
 ) -> TiltGeometry:
     """Refine the shifts, and the angle of the tilt axis, of a series that is aligned within some pixels.
 
@@ -86,6 +90,8 @@ def align_patches(
         To start from, of one tilt axis for all images.
     pixel_size_angstrom
         Of the images.
+    specimen_angstrom
+        The specimen's thickness, roughly.
 
     Returns
     -------
@@ -97,9 +103,10 @@ def align_patches(
     order = np.argsort(geometry.y_tilt_degrees, kind="stable")
     ordered, sorted_images = geometry.select(order), images[torch.from_numpy(order)]
     depths = None
+    thickness = specimen_angstrom / pixel_size_angstrom
     for one in ROUNDS:
         patches = _cut(sorted_images, ordered, pixel_size_angstrom, depths)
-        surfaces = _correlated(patches, ordered, pixel_size_angstrom, one)
+        surfaces = _correlated(patches, ordered, pixel_size_angstrom, thickness, one)
         if surfaces is None:
             return geometry
         ordered, depths = _fitted(patches, surfaces, ordered, pixel_size_angstrom, one, refine_axis)
@@ -148,8 +155,13 @@ def _cut(images: Tensor, geometry: TiltGeometry, pixel: float, depths: Tensor | 
     return _Patches(phases, places, depths, moved, inside)
 
 
-def _correlated(patches: _Patches, geometry: TiltGeometry, pixel: float, look: Round) -> _Surfaces | None:
-    """Correlate the phases of all pairs of a look; None when no two patches can be compared."""
+def _correlated(
+    patches: _Patches, geometry: TiltGeometry, pixel: float, thickness: float, look: Round
+) -> _Surfaces | None:
+    """Correlate the phases of all pairs of a look; None when no two patches can be compared.
+
+    The specimen's ``thickness`` is in pixels.
+    """
     tilts = geometry.y_tilt_degrees
     tangents = np.tan(np.radians(tilts))
     side = 2 * look.reach + 1
@@ -162,7 +174,7 @@ def _correlated(patches: _Patches, geometry: TiltGeometry, pixel: float, look: R
                 break
             both = torch.nonzero(patches.inside[i] & patches.inside[j])[:, 0]
             # A slab of thickness t has features of |k| < 1 / (t dtan) in common: a Gaussian of that width.
-            spread = across * (abs(tangents[j] - tangents[i]) * _THICKNESS_ANGSTROM / pixel)
+            spread = across * (abs(tangents[j] - tangents[i]) * thickness)
             cross = patches.phases[i, both].conj() * patches.phases[j, both]
             surface = torch.fft.irfft2(
                 cross * (weight * torch.exp(-2 * spread**2)), s=(PATCH_PIXELS, PATCH_PIXELS)

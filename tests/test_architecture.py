@@ -44,7 +44,26 @@ def test_the_rule_can_fail(tmp_path):
 def test_inference_imports_torch_alone(module):
     """What training adds costs seconds to import, and every job would pay them."""
     names = imported(PACKAGE / f"{module}.py")
-    assert not {name for name in names if name.split(".")[0] in ("captum", "gemmi", "monai", "torch_ctf")}
+    assert not {name for name in names if name.split(".")[0] in ("captum", "gemmi", "lightning")}
+
+
+def test_nothing_but_a_training_imports_lightning():
+    """Not even what trainings share with evaluation: their modules and those of all commands."""
+    import subprocess
+    import sys
+
+    loop = {"learner", "callbacks", "loop"}
+    modules = [f"emflow.cli.{path.stem}" for path in (PACKAGE / "cli").glob("[a-z]*.py")]
+    modules += [
+        f"emflow.training.{path.stem}"
+        for path in (PACKAGE / "training").glob("[a-z]*.py")
+        if path.stem not in loop
+    ]
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    assert not {"lightning", "pytorch_lightning", "torchmetrics"} & loaded
 
 
 def test_the_snakefile_s_imports_are_light():

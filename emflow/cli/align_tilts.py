@@ -29,6 +29,7 @@ def align_tilts(
     output: Path,
     replace_imported: bool = False,
     refine_axis: bool = True,
+    specimen_angstrom: float = 900.0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
 ) -> None:
@@ -44,6 +45,8 @@ def align_tilts(
         Align also where an alignment was imported.
     refine_axis
         Whether to refine the angle of the tilt axis.
+    specimen_angstrom
+        Thickness of the specimen, roughly: images far apart in tilt have less in common the thicker it is.
     device
         auto, cpu or cuda.
     threads
@@ -70,6 +73,7 @@ def align_tilts(
         geometry_of(rows),
         required(rows[0], "stored_pixel_size_angstrom"),
         refine_axis=refine_axis,
+        specimen_angstrom=specimen_angstrom,
     )
     done = with_geometry(rows, found.geometry, STAGE)
     done = [

@@ -70,15 +70,19 @@ def denoise(
     shape = resized_shape(stored.shape, pixel_size, working)
     geometry = Geometry(shape, stored.unbinned_shape, stored.unbinned_pixel_size_angstrom)
 
+    # Two shards at a time: one reads or writes while the other computes. Threads that all want all cores are
+    # in each other's way, so each shard has half of them, in small batches too: last digits hang on it.
+    at_once = 2
+    threads_of_shard = workers.threads_of_task(at_once)
+
     def make(row: StoreRow) -> NDArray[np.float32]:
-        torch.set_num_threads(workers.threads_of_task)  # this may be a process of its own
+        torch.set_num_threads(threads_of_shard)  # this may be a process of its own
         image = read_image(find_store(tiles.parent, row.store), row.position or 0)
         return denoise_micrograph(
             image, image_pixel_size_angstrom=pixel_size, network=network, card=card, device=chosen
         )
 
-    # Two: one reads or writes while the other computes.
-    ImageBatch("denoise", output, geometry, make, stores).write(table, workers, at_once=2)
+    ImageBatch("denoise", output, geometry, make, stores).write(table, workers, at_once=at_once)
 
 
 def _geometry(row: StoreRow) -> Geometry:

@@ -81,9 +81,12 @@ def finetune(
     from emflow.resources import model_folder
     from emflow.simulation import ParticleLibrary
     from emflow.training import finetuning
-    from emflow.training.loop import Batch, TrainingConfig, TrainingState, fit, start
+    from emflow.training.batches import Batch
+    from emflow.training.learner import Learner
+    from emflow.training.loop import fit
     from emflow.training.picker import PickerSamples
     from emflow.training.scenes import SceneStream
+    from emflow.training.settings import TrainingConfig
 
     if complete and expected_particles is not None:
         raise SettingError("--complete and --expected-particles exclude each other")
@@ -138,19 +141,19 @@ def finetune(
         scenes = stream.draw(step, simulated)
         return finetuning.finetuning_batch(samples, scenes, config.batch - simulated, side, random)
 
-    def on_report(state: TrainingState, _seconds: float) -> None:
-        average = copy.deepcopy(state.average).cpu().eval()
+    def on_report(learner: Learner, _seconds: float) -> None:
+        average = copy.deepcopy(learner.average).cpu()
         value = finetuning.judge(average, card, judge_by, diameter)
-        say("finetune", f"step {state.step}/{steps}, loss {state.curve[-1][1]:.4f}, kept apart {value:.3f}")
-        states.append((state.step, value, average))
+        say(
+            "finetune",
+            f"step {learner.step}/{steps}, loss {learner.curve[-1][1]:.4f}, kept apart {value:.3f}",
+        )
+        states.append((learner.step, value, average))
 
-    state = start(copy.deepcopy(network).train(), config)
     try:
         fit(
-            state,
-            config,
+            Learner(copy.deepcopy(network), config, finetuning.finetuning_loss),
             batch_of_step,
-            finetuning.finetuning_loss,
             device=chosen,
             report_every=max(1, min(50, steps)),
             on_report=on_report,

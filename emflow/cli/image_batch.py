@@ -26,6 +26,8 @@ from emflow.io.locations import find_store, location
 from emflow.io.store import SHARD_MICROGRAPHS, StoreWriter, checksum
 
 Source = TypeVar("Source", MicrographRow, StoreRow)
+# Of a micrograph, while it is transformed: measured, see tests/workflow/test_memory.py.
+_COPIES_AT_WORK = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,12 @@ class Geometry:
             self.unbinned_pixel_size_angstrom * self.unbinned_shape[0] / self.shape[0],
             self.unbinned_pixel_size_angstrom * self.unbinned_shape[1] / self.shape[1],
         )
+
+    @property
+    def bytes_of_shard(self) -> int:
+        """What making a shard takes: its images twice (as made and as stored), and one micrograph at work."""
+        stored, unbinned = (4 * height * width for height, width in (self.shape, self.unbinned_shape))
+        return 2 * SHARD_MICROGRAPHS * stored + _COPIES_AT_WORK * (unbinned + stored)
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ class ImageBatch(Generic[Source]):
         """Write the store, then the index of all rows of ``table``; a failed attempt leaves neither.
 
         Rows for which ``make`` raises `BadInputError` are quarantined. ``at_once`` shards are worked on at
-        one time where the workers are threads.
+        one time where the workers are threads, fewer where the memory asks for it.
         """
         rows = accepted(table)
         writer = StoreWriter(
@@ -77,8 +85,9 @@ class ImageBatch(Generic[Source]):
             # A task is a whole shard: two writers of one shard would lose each other's chunks.
             starts = range(0, len(rows), SHARD_MICROGRAPHS)
             tasks = [(start, rows[start : start + SHARD_MICROGRAPHS]) for start in starts]
+            afforded = workers.affordable(at_once, self.geometry.bytes_of_shard)
             written: dict[str, StoreRow] = {}
-            for shard in workers.in_order(partial(self._write_shard, writer), tasks, at_once=at_once):
+            for shard in workers.in_order(partial(self._write_shard, writer), tasks, at_once=afforded):
                 before = len(written)
                 written |= {row.name: row for row in shard}
                 _say_progress(self.stage, before, len(written), len(rows))

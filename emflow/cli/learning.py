@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from emflow.training.loop import TrainingConfig
+    from emflow.training.settings import TrainingConfig
 
 # Not the number of steps, so that a training that is given more of them can go on from its checkpoint.
 _ALL_STEPS = 10**9
@@ -46,7 +46,7 @@ class Learning:
 
     def config(self, *, steps: int, seed: int) -> "TrainingConfig":
         """Return the settings of the training loop."""
-        from emflow.training.loop import TrainingConfig
+        from emflow.training.settings import TrainingConfig
 
         frozen = _ALL_STEPS if self.frozen_steps is None else self.frozen_steps
         return TrainingConfig(

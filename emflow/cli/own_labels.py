@@ -26,7 +26,8 @@ from emflow.networks import build
 from emflow.segmentation import measured_standardisation, mirrored, standardise
 from emflow.tomogram_classes import NOT_LABELLED
 from emflow.training import segmenter
-from emflow.training.loop import Batch, TrainingConfig
+from emflow.training.batches import Batch
+from emflow.training.settings import TrainingConfig
 from emflow.training.sparse_labels import (
     LabelledSlice,
     class_overlaps,

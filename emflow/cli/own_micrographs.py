@@ -17,8 +17,8 @@ from emflow.io.halves import find_halves, find_micrographs
 from emflow.io.mrc import read_mrc, read_mrc_header
 from emflow.model_card import DENOISE, ModelCard
 from emflow.networks import UNet
+from emflow.training.batches import Batch, mean_loss
 from emflow.training.denoiser import PIXEL_SIZE_ANGSTROM
-from emflow.training.loop import Batch, TrainingConfig, mean_loss
 from emflow.training.self_supervised import (
     LEAST_WHITENESS,
     OwnMicrograph,
@@ -30,6 +30,7 @@ from emflow.training.self_supervised import (
     split,
     whiteness,
 )
+from emflow.training.settings import TrainingConfig
 
 FEWEST = 2
 VALIDATION_BATCHES = 4

@@ -105,7 +105,7 @@ def reconstruct(
             yield from (work.slab(shape, first) for first in starts)
             return
         # Workers read the images themselves: sent with each task, they would be most of the traffic.
-        task = partial(_slab_of, tilts.absolute(), ctf, rounds, workers.threads_of_task, shape)
+        task = partial(_slab_of, tilts.absolute(), ctf, rounds, workers.threads_of_task(1), shape)
         yield from workers.in_order(task, starts, at_once=1)
 
     target = output.parent / f"{name}.mrc"

@@ -136,10 +136,16 @@ def simulate(
             output / "truth" / f"{name}.star",
             {
                 "particles": pd.DataFrame(
-                    {"rlnCoordinateX": scene.centres_yx[:, 1], "rlnCoordinateY": scene.centres_yx[:, 0]}
+                    {
+                        "rlnCoordinateX": scene.centres_yx[:, 1],
+                        "rlnCoordinateY": scene.centres_yx[:, 0],
+                        "rlnDefocusU": scene.ctf.defocus_u_angstrom + scene.depths_angstrom,
+                        "rlnDefocusV": scene.ctf.defocus_v_angstrom + scene.depths_angstrom,
+                        "rlnDefocusAngle": scene.ctf.defocus_angle_degrees,
+                    }
                 )
             },
-            comments=["SIMULATED: the particles' true centres"],
+            comments=["SIMULATED: the particles' true centres, and the defocus of each at its depth"],
         )
         with replacing(output / "junk" / f"{name}.png") as partial:
             Image.fromarray(scene.junk.astype(np.uint8) * 255).save(partial, optimize=True)

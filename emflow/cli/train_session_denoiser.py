@@ -70,7 +70,8 @@ def train_session_denoiser(
     from emflow.io.model import load_model, save_model
     from emflow.model_card import DENOISE_TOMOGRAM
     from emflow.resources import model_folder
-    from emflow.training.loop import Batch, TrainingConfig, mean_loss
+    from emflow.training.batches import Batch, mean_loss
+    from emflow.training.settings import TrainingConfig
     from emflow.training.tomogram_halves import crop_side, halves_batch, halves_loss
 
     torch.set_num_threads(threads)

@@ -25,9 +25,10 @@ from emflow.kept_apart import NAMES
 from emflow.networks import UNet, build
 from emflow.resources import model_folder
 from emflow.simulation import ParticleLibrary
-from emflow.training import parallel
-from emflow.training.loop import Batch, TrainingConfig, TrainingState, fit, mean_loss, start
+from emflow.training import processes
+from emflow.training.batches import Batch, LossOf, mean_loss
 from emflow.training.scenes import SceneStream
+from emflow.training.settings import TrainingConfig
 
 # Batches that a training never learns from, by whose loss it is told how it goes.
 VALIDATION_BATCHES = 2
@@ -89,7 +90,7 @@ def train(
     architecture: Mapping[str, Any],
     config: TrainingConfig,
     material: Material,
-    loss: Callable[[torch.Tensor, Batch], torch.Tensor],
+    loss: LossOf,
     output: Path,
     device: str,
     init_from: Path | None,
@@ -104,7 +105,13 @@ def train(
     tuple[UNet, dict[str, Any]]
         The averaged network on the CPU, and how it was made, for the model card.
     """
-    chosen = parallel.join(device) or take_device(device)
+    # Lightning takes seconds to import, and this module is imported for less than a training, too.
+    from emflow.training.learner import Learner
+    from emflow.training.loop import fit
+
+    team = processes.join(device)
+    chosen = team.device if team else take_device(device)
+    leads = team is None or team.leads
     torch.manual_seed(config.seed)
     network = build(architecture)
     if init_from is not None:
@@ -114,7 +121,7 @@ def train(
                 f"{init_from}: its channels are {card.architecture['channels']}; give --channels alike"
             )
         network.load_state_dict(parent.state_dict())
-    state = start(network, config)
+    learner = Learner(network, config, loss)
     hours_before = 0.0
     # From which step on the schedule was laid out for how many steps.
     plan = [[0, config.steps]]
@@ -128,58 +135,60 @@ def train(
                 f"{output}: its checkpoint was made with other settings or data; use the same, or another "
                 "--output"
             )
-        say(task, "the checkpoint was made with other settings or data: starting from nothing")
+        if leads:
+            say(task, "the checkpoint was made with other settings or data: starting from nothing")
         checkpoint = None
     if checkpoint is not None:
-        state.restore(checkpoint)
+        learner.restore(checkpoint)
         plan = [list(stretch) for stretch in checkpoint["plan"]]
         if plan[-1][1] != config.steps:
-            plan.append([state.step, config.steps])
+            plan.append([learner.step, config.steps])
         hours_before = checkpoint["hours"]
-        say(task, f"going on from step {state.step}")
+        if leads:
+            say(task, f"going on from step {learner.step}")
     started = time.monotonic()
 
     def hours() -> float:
         return hours_before + (time.monotonic() - started) / 3600
 
-    def on_report(state: TrainingState, seconds: float) -> None:
-        if not parallel.leads():
-            return
-        step, mean, rate, apart = state.curve[-1]
+    def on_report(learner: Learner, seconds: float) -> None:
+        step, mean, rate, apart = learner.curve[-1]
         losses = f"loss {mean:.4f}, of scenes kept apart {apart:.4f}"
         say(task, f"step {step}/{config.steps}, {losses}, rate {rate:.2e}, {seconds:.0f} s")
         kept = {"made_with": made_with, "hours": hours(), "plan": plan}
-        save_checkpoint(output, {**state.to_dict(), **kept})
+        save_checkpoint(output, {**learner.to_dict(), **kept})
 
     fit(
-        state,
-        config,
+        learner,
         material.batch_of_step,
-        loss,
         device=chosen,
+        team=team,
         validate=lambda average: mean_loss(average, material.validation, loss),
         on_report=on_report,
     )
-    if not parallel.leads():
+    if not leads:
         sys.exit(0)  # the first process goes on alone: it scores the network, and writes it
-    write_curves(output, state.curve)
-    if state.step < config.steps:
-        say(task, f"no gain in {config.patience} reports: stopped after {state.step} of {config.steps} steps")
+    write_curves(output, learner.curve)
+    if learner.step < config.steps:
+        say(
+            task,
+            f"no gain in {config.patience} reports: stopped after {learner.step} of {config.steps} steps",
+        )
     made = {
         "command": command_line(),
         "config": settings,
-        "steps_done": state.step,
+        "steps_done": learner.step,
         "steps_planned_from_step": plan,
         "seed": config.seed,
         "hours": round(hours(), 2),
         "device": torch.cuda.get_device_name() if chosen.type == "cuda" else "CPU",
-        "processes": parallel.rank_and_size()[1],
+        "processes": team.size if team else 1,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "parent_sha256": card.weights_sha256 if init_from is not None else None,
         **sources,
     }
-    return state.average.cpu(), made
+    return learner.average, made
 
 
 def starting_model(init_from: Path) -> Path:

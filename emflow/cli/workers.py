@@ -17,6 +17,8 @@ Result = TypeVar("Result")
 THREADS = "threads"
 PROCESSES = "processes"
 _SLURM = "slurm:"
+# Python and the libraries, before the first task.
+_BYTES_OF_PROGRAM = 300_000_000
 # Beside a folder of the session's other logs; dask's own configuration may name another.
 _LOG_FOLDER = "logs/dask"
 
@@ -34,7 +36,7 @@ class Workers:
         Threads or processes at work here; threads of each SLURM job.
     memory_mb
         Processes share it, and one that takes more than its part is ended; each SLURM job asks for it.
-        Threads are not held to it.
+        Of tasks in threads no more are begun than it holds.
 
     Raises
     ------
@@ -58,10 +60,16 @@ class Workers:
         number = self.where.removeprefix(_SLURM)
         return int(number) if self.where.startswith(_SLURM) and number.isdecimal() else 0
 
-    @property
-    def threads_of_task(self) -> int:
-        """How many threads a task may use of itself."""
-        return 1 if self.where == PROCESSES else self.threads
+    def threads_of_task(self, at_once: int) -> int:
+        """Return how many threads a task may use of itself, where so many are worked on at one time."""
+        return 1 if self.where == PROCESSES else max(1, self.threads // at_once)
+
+    def affordable(self, at_once: int, bytes_of_task: int) -> int:
+        """Return how many tasks threads may work on at one time: no more than the memory holds, but one."""
+        if self.where != THREADS or self.memory_mb is None:
+            return at_once
+        room = self.memory_mb * 1_000_000 - _BYTES_OF_PROGRAM
+        return max(1, min(at_once, room // bytes_of_task))
 
     def in_order(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], *, at_once: int
@@ -76,7 +84,7 @@ class Workers:
         tasks
             What there is to do.
         at_once
-            Tasks that threads work on at one time. Processes and jobs have one each.
+            Tasks that are worked on at one time, here or in each of the jobs. Processes have one each.
 
         Raises
         ------
@@ -108,11 +116,11 @@ class Workers:
         from distributed import Client
         from distributed.scheduler import KilledWorker
 
-        count = self.jobs or self.threads
+        count = self.jobs * at_once or self.threads
         # What was too much for one process of this machine is too much for the next.
         failures = {} if self.jobs else {"distributed.scheduler.allowed-failures": 0}
         try:
-            with dask.config.set(failures), self._cluster() as cluster, Client(cluster) as client:
+            with dask.config.set(failures), self._cluster(at_once) as cluster, Client(cluster) as client:
                 # A spare task for each lets it go on while results are taken.
                 yield client.get_executor(pure=False), 2 * count
         except KilledWorker as error:
@@ -120,7 +128,7 @@ class Workers:
                 f"--dask {self.where}: workers were lost, most likely for want of memory: {error.last_worker}"
             ) from None
 
-    def _cluster(self) -> Any:
+    def _cluster(self, at_once: int) -> Any:
         if not self.jobs:
             from distributed import LocalCluster
 
@@ -133,7 +141,8 @@ class Workers:
 
         site = slurm_site(dask.config.get("jobqueue.slurm"), os.environ)
         cluster = dask_jobqueue.SLURMCluster(
-            cores=self.threads,
+            cores=at_once,
+            job_cpu=self.threads,
             processes=1,
             memory=f"{self.memory_mb}MB",
             # A request of whole megabytes: dask-jobqueue would round up to gigabytes.

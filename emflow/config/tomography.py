@@ -31,6 +31,9 @@ class Alignment(Section):
 
     replace: bool = Field(False, description="Whether to align also where an alignment was imported.")
     refine_axis: bool = Field(True, description="Whether to refine the angle of the tilt axis.")
+    specimen_angstrom: Annotated[float, Field(ge=10.0, le=20_000.0)] = Field(
+        900.0, description="Thickness in angstrom of the specimen, a lamella's or a needle's; roughly."
+    )
 
 
 class TiltCtf(Section):

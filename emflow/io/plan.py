@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 
@@ -163,7 +164,7 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
     learns = plan.config.denoise_tomogram.train and "denoise_tomogram" in plan.models
     rows = read_inputs() if with_camera or learns else []
     if learns:
-        check_halves(plan, rows)
+        check_training(plan, rows)
     for name in with_camera:
         check_camera(plan.sessions[name], rows)
     if plan.config.device == "cuda" and jobs_run_here and not cuda_driver_present():
@@ -236,16 +237,20 @@ def check_camera(session: Session, rows: Sequence[InputRow]) -> None:
     )
 
 
-def check_halves(plan: Plan, rows: Sequence[InputRow]) -> None:
-    """Refuse to train on a session of ready tomograms of which none has halves.
+def check_training(plan: Plan, rows: Sequence[InputRow]) -> None:
+    """Refuse to train without Lightning, or on a session of ready tomograms of which none has halves.
 
     Raises
     ------
     SettingError
-        Naming the key and a tomogram.
+        Naming the key, and a tomogram.
     """
     from emflow.io.tilt_series.listing import tomogram_unit
 
+    if find_spec("lightning") is None:
+        raise SettingError(
+            "denoise_tomogram.train: needs lightning: pip install 'emflow[train]'; or set it to false"
+        )
     for name in plan.with_tomograms:
         session = plan.sessions[name]
         paths = {row.name: Path(row.path) for row in rows if row.session == name}

@@ -91,8 +91,11 @@ class StoreWriter(Attempt):
             shards=(min(SHARD_MICROGRAPHS, count), *shard),
             dtype="float16",
             fill_value=0,
-            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+            # lz4 writes and reads noise in half the time that zstd takes, into 3 to 5 % more bytes.
+            compressors=BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
             dimension_names=(self._axis, "y", "x"),
+            # No image is empty: looking for chunks that are costs a sixth of writing.
+            config={"write_empty_chunks": True},
         )
 
     def write(self, first: int, images: NDArray[np.float32]) -> None:

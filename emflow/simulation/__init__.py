@@ -5,15 +5,15 @@
 1. ``ranges``: draws from what `emflow.simulation_ranges` says (`SimulationRanges`).
 2. ``families``, ``shapes``, ``atoms``, ``library``: particles as blobs of potential in excess of ice,
    procedural (in two splits that share no shape) or from atomic models, and their projections.
-3. ``species``, ``placement``, ``particles``: which, where they lie and how they are turned; fragments and
-   aggregates.
+3. ``species``, ``placement``, ``depth``, ``particles``: which, where they lie, over one another where the
+   ice is thick enough, and how they are turned; fragments and aggregates.
 4. ``contaminants``: crystals, ethane, carbon, foil, beads, cracks, beam edge, each with its junk mask.
 5. ``microscope``: CTF, envelope, drift, amorphous ice.
 6. ``detector``: Poisson electrons, MTF, DQE, gain errors, bad pixels.
 
 Image formation is that of a weak phase object: contrast is linear in the projected potential and saturates
-smoothly where it is strong, so crystals, foil and beads are likenesses rather than physics. All particles of
-a micrograph are at one height; damage is one envelope for all frames; there is no energy spread beyond the
+smoothly where it is strong, so crystals, foil and beads are likenesses rather than physics. Damage is one
+envelope for all frames; fragments and aggregates are at one height; there is no energy spread beyond the
 B factor, no beam tilt and no crystalline ice film.
 """
 

@@ -1,7 +1,7 @@
 """The microscope's part of a scene: optics, dose, envelope, and the ice that everything is seen through."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,15 +72,20 @@ class Exposure:
         return ranges.mean_free_path_angstrom * math.pow(self.optics.voltage_kilovolt / 300.0, 0.6)
 
     def contrast_transfer(
-        self, shape: tuple[int, int], frequency: NDArray[np.float32]
+        self, shape: tuple[int, int], frequency: NDArray[np.float32], depth_angstrom: float = 0.0
     ) -> NDArray[np.float32]:
         """Return what takes a phase's Fourier transform to the recorded contrast's: float32 (h, w//2+1).
 
         Twice the CTF (a weak phase object's intensity is 1 + 2 CTF * phase), the envelope, the drift and
-        the detector's MTF.
+        the detector's MTF. The underfocus is larger by ``depth_angstrom``.
         """
+        ctf = replace(
+            self.ctf,
+            defocus_u_angstrom=self.ctf.defocus_u_angstrom + depth_angstrom,
+            defocus_v_angstrom=self.ctf.defocus_v_angstrom + depth_angstrom,
+        )
         transfer = micrograph_ctf(
-            self.ctf, self.optics, shape, b_factor_square_angstrom=self.b_factor_square_angstrom
+            ctf, self.optics, shape, b_factor_square_angstrom=self.b_factor_square_angstrom
         )
         transfer *= 2 * self.detector.transfer(frequency)
         if self.drift_angstrom:

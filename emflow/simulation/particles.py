@@ -1,6 +1,7 @@
 """Particles' projected potential on a canvas: labelled ones, fragments and aggregates."""
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -19,47 +20,64 @@ from emflow.simulation_ranges import SimulationRanges
 _LARGEST_CACHED = 44.0
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Particles of one structure and size: where they lie, and how each is turned.
+
+    ``centres`` are (n, 2) as (y, x) in pixels, ``directions`` of view (n, 3), ``angles_radian`` (n,) in the
+    plane.
+    """
+
+    index: int
+    diameter_angstrom: float
+    centres: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    angles_radian: NDArray[np.float64]
+
+    @staticmethod
+    def draw(
+        rng: np.random.Generator,
+        index: int,
+        diameter_angstrom: float,
+        centres: NDArray[np.float64],
+        modes: tuple[NDArray[np.float64], float] | None,
+    ) -> "Placed":
+        """Draw how particles at these centres are turned."""
+        directions = draw_directions(rng, len(centres), modes)
+        return Placed(index, diameter_angstrom, centres, directions, rng.random(len(centres)) * 2 * math.pi)
+
+    def only(self, which: NDArray[np.bool_]) -> "Placed":
+        """Return some of them, by a mask (n,)."""
+        return replace(
+            self,
+            centres=self.centres[which],
+            directions=self.directions[which],
+            angles_radian=self.angles_radian[which],
+        )
+
+
 def add_particles(
-    target: NDArray[np.float32],
-    rng: np.random.Generator,
-    library: ParticleLibrary,
-    index: int,
-    centres: NDArray[np.float64],
-    diameter_angstrom: float,
-    pixel_size_angstrom: float,
-    modes: tuple[NDArray[np.float64], float] | None,
+    target: NDArray[np.float32], library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
 ) -> None:
     """Add particles' projected potential (volt angstrom) to a canvas (h, w), in place."""
-    directions = draw_directions(rng, len(centres), modes)
-    angles = rng.random(len(centres)) * 2 * math.pi
-    if not len(centres):
+    if not len(placed.centres):
         return
-    if diameter_angstrom / pixel_size_angstrom > _LARGEST_CACHED:
-        _project_each(
-            target, library, index, centres, diameter_angstrom, pixel_size_angstrom, directions, angles
-        )
+    if placed.diameter_angstrom / pixel_size_angstrom > _LARGEST_CACHED:
+        _project_each(target, library, placed, pixel_size_angstrom)
     else:
-        view = np.argmax(directions @ library.directions.T, axis=1)
-        _place_views(target, library, index, view, centres, diameter_angstrom, pixel_size_angstrom, angles)
+        _place_views(target, library, placed, pixel_size_angstrom)
 
 
 def _project_each(
-    target: NDArray[np.float32],
-    library: ParticleLibrary,
-    index: int,
-    centres: NDArray[np.float64],
-    diameter_angstrom: float,
-    pixel_size_angstrom: float,
-    directions: NDArray[np.float64],
-    angles: NDArray[np.float64],
+    target: NDArray[np.float32], library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
 ) -> None:
     """Project every particle from its blobs, each in its own orientation."""
-    structure = library.structure(index)
-    scale = diameter_angstrom / structure.diameter_angstrom
-    rotations = rotation_matrices(directions, angles)[:, :2].astype(np.float32)
+    structure = library.structure(placed.index)
+    scale = placed.diameter_angstrom / structure.diameter_angstrom
+    rotations = rotation_matrices(placed.directions, placed.angles_radian)[:, :2].astype(np.float32)
     points = np.zeros(target.shape, dtype=np.float32)
-    half = int(0.6 * BOX * diameter_angstrom / pixel_size_angstrom) + 2
-    for (y, x), rotation in zip(centres, rotations, strict=True):
+    half = int(0.6 * BOX * placed.diameter_angstrom / pixel_size_angstrom) + 2
+    for (y, x), rotation in zip(placed.centres, rotations, strict=True):
         plane = rotation @ structure.positions_angstrom.T * np.float32(scale / pixel_size_angstrom)
         top, left = max(0, int(y) - half), max(0, int(x) - half)
         part = points[top : int(y) + half + 1, left : int(x) + half + 1]
@@ -75,19 +93,14 @@ def _project_each(
 
 
 def _place_views(
-    target: NDArray[np.float32],
-    library: ParticleLibrary,
-    index: int,
-    view: NDArray[np.int64],
-    centres: NDArray[np.float64],
-    diameter_angstrom: float,
-    pixel_size_angstrom: float,
-    angles: NDArray[np.float64],
+    target: NDArray[np.float32], library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
 ) -> None:
     """Place kept projections, each turned in the plane and shifted by a part of a pixel."""
-    size = diameter_angstrom / pixel_size_angstrom
+    centres, angles = placed.centres, placed.angles_radian
+    view = np.argmax(placed.directions @ library.directions.T, axis=1)
+    size = placed.diameter_angstrom / pixel_size_angstrom
     level = next((level for level in LEVELS if level >= 0.95 * size), LEVELS[-1])
-    bank = library.views(index, level)
+    bank = library.views(placed.index, level)
     half = int(BOX * size / 2) + 1
     base = np.rint(centres).astype(np.int64)
     part = centres - base
@@ -108,7 +121,7 @@ def _place_views(
         padding_mode="zeros",
         align_corners=True,
     )[:, 0].numpy()
-    stamps *= np.float32(diameter_angstrom)
+    stamps *= np.float32(placed.diameter_angstrom)
     height, width = target.shape
     for (y, x), stamp in zip(base.tolist(), stamps, strict=True):
         top, left = max(0, half - y), max(0, half - x)
@@ -133,7 +146,7 @@ def add_distractors(
     count = int(rng.poisson(log_uniform(rng, (0.02, 0.8)) * discs))
     distance = 0.5 * size / layers.pixel_size_angstrom
     centres = place(rng, layers.shape, count, distance, layers.no_particles)
-    add_particles(target, rng, library, index, centres, size, layers.pixel_size_angstrom, None)
+    add_particles(target, library, Placed.draw(rng, index, size, centres, None), layers.pixel_size_angstrom)
 
 
 def add_aggregates(
@@ -156,7 +169,8 @@ def add_aggregates(
             parent = places[int(rng.integers(len(places)))]
             places.append(parent + step * np.array([math.sin(angle), math.cos(angle)]))
         centres = np.asarray(places)
-        add_particles(target, rng, library, species[0], centres, species[1], layers.pixel_size_angstrom, None)
+        clump = Placed.draw(rng, *species, centres, None)
+        add_particles(target, library, clump, layers.pixel_size_angstrom)
         for centre in places:
             part = window(layers.shape, (float(centre[0]), float(centre[1])), radius)
             if part is not None:

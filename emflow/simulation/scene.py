@@ -1,22 +1,24 @@
 """One simulated micrograph: particles and contaminants in ice, imaged and counted."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from emflow.ctf import spatial_frequencies
+from emflow.ctf import electron_wavelength_angstrom, spatial_frequencies
 from emflow.metadata import Ctf, OpticsGroup
 from emflow.simulation.contaminants import Layers, carbon_texture, contaminants
+from emflow.simulation.depth import draw_depths, slabs
 from emflow.simulation.detector import detect, draw_faults
 from emflow.simulation.fields import smooth_field
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.microscope import Exposure
-from emflow.simulation.particles import add_aggregates, add_distractors
+from emflow.simulation.particles import Placed, add_aggregates, add_distractors, add_particles
 from emflow.simulation.ranges import log_uniform, mostly_low, uniform
-from emflow.simulation.species import add_labelled, draw_scale, draw_species, visible
+from emflow.simulation.species import draw_scale, draw_species, place_labelled, visible
 from emflow.simulation_ranges import SimulationRanges
 
 # Phase contrast is linear for small phases; it saturates here, as an intensity cannot fall below nothing.
@@ -30,9 +32,10 @@ class Scene:
     ``image`` float32 (h, w) in detector counts, protein dark; ``clean`` its expectation, without shot noise
     and without the detector's faults; ``even`` and ``odd`` two exposures of half the dose whose sum is
     ``image`` (None unless asked for). ``centres_yx`` float64 (n, 2): centres of mass of the labelled
-    particles in pixels. ``junk`` bool (h, w). ``diameter_pixels`` is the first species' true diameter.
-    ``snr`` is the particles' signal over the noise, in variances (nan without particles), and
-    ``contrast`` what the particles' potential was multiplied by.
+    particles in pixels; ``depths_angstrom`` float64 (n,): how deep they lie from the middle of the ice, by
+    which each one's underfocus is larger than the micrograph's. ``junk`` bool (h, w). ``diameter_pixels``
+    is the first species' true diameter. ``snr`` is the particles' signal over the noise, in variances (nan
+    without particles), and ``contrast`` what the particles' potential was multiplied by.
     """
 
     image: NDArray[np.float32]
@@ -40,6 +43,7 @@ class Scene:
     even: NDArray[np.float32] | None
     odd: NDArray[np.float32] | None
     centres_yx: NDArray[np.float64]
+    depths_angstrom: NDArray[np.float64]
     diameter_pixels: float
     pixel_size_angstrom: float
     junk: NDArray[np.bool_]
@@ -117,10 +121,10 @@ def draw_scene(
         film = uniform(rng, ranges.support_film_angstrom)
         layers.phase += carbon_texture(rng, canvas, film, pixel, sigma)
 
-    # Potential: what is labelled, and what must not be picked
+    # What is labelled, and the potential of what must not be picked
     species = draw_species(rng, library, ranges, first, diameter)
-    labelled = np.zeros(canvas, dtype=np.float32)
-    centres = add_labelled(labelled, rng, library, ranges, species, layers)
+    placed = place_labelled(rng, ranges, species, layers)
+    centres = np.concatenate([one.centres for one in placed])
     unlabelled = np.zeros(canvas, dtype=np.float32)
     if rng.random() < ranges.distractor_probability:
         add_distractors(unlabelled, layers, rng, library, diameter)
@@ -131,8 +135,18 @@ def draw_scene(
     k_y, k_x = spatial_frequencies(canvas, pixel)
     frequency = np.sqrt(k_x**2 + k_y**2, dtype=np.float32)
     contrast_transfer = exposure.contrast_transfer(canvas, frequency)
-    signal = _image(sigma * labelled, contrast_transfer)
     thickness = max(log_uniform(rng, ranges.ice_thickness_angstrom), diameter)
+    # By a generator of their own: another depth is no other scene.
+    depths = draw_depths(np.random.default_rng((seed, 3)), centres * pixel, diameter, thickness)
+    labelled = np.zeros(canvas, dtype=np.float32)
+    signal = np.zeros(canvas, dtype=np.float32)
+    for depth, members in slabs(
+        depths, electron_wavelength_angstrom(exposure.optics.voltage_kilovolt), pixel
+    ):
+        slab = _potential(canvas, library, placed, members, pixel)
+        transfer = exposure.contrast_transfer(canvas, frequency, depth) if depth else contrast_transfer
+        labelled += slab
+        signal += _image(sigma * slab, transfer)
     structure = uniform(rng, ranges.ice_structure)
     ice = exposure.ice_spectrum(rng, canvas, frequency, thickness, structure)
     ice *= contrast_transfer
@@ -149,8 +163,10 @@ def draw_scene(
     target = log_uniform(rng, ranges.signal_to_noise)
     inside = labelled > 0.15 * diameter
     snr = math.nan
-    if bool(inside.any()):
-        snr = float(np.var(signal[inside])) * contrast**2 / (shot_variance + ice_variance)
+    # Of a particle that only just reaches into the canvas a single pixel may be there, which has no variance.
+    variance = float(np.var(signal[inside])) if bool(inside.any()) else 0.0
+    if variance > 0:
+        snr = variance * contrast**2 / (shot_variance + ice_variance)
         if not ranges.signal_to_noise[0] <= snr <= ranges.signal_to_noise[1]:
             contrast *= math.sqrt(target / snr)
             snr = target
@@ -178,12 +194,14 @@ def draw_scene(
         recorded.append(image)
 
     junk = np.ascontiguousarray(layers.junk[inner])
+    seen = visible(centres - margin, junk)
     return Scene(
         image=recorded[0] + recorded[1] if halves else recorded[0],
         clean=np.ascontiguousarray(expected[inner]),
         even=recorded[0] if halves else None,
         odd=recorded[1] if halves else None,
-        centres_yx=visible(centres - margin, junk),
+        centres_yx=centres[seen] - margin,
+        depths_angstrom=depths[seen],
         diameter_pixels=diameter_pixels,
         pixel_size_angstrom=pixel,
         junk=junk,
@@ -195,6 +213,21 @@ def draw_scene(
         contrast=contrast,
         species=tuple(library.structure(index).name for index, _ in species),
     )
+
+
+def _potential(
+    canvas: tuple[int, int],
+    library: ParticleLibrary,
+    placed: Sequence[Placed],
+    members: NDArray[np.bool_],
+    pixel_size_angstrom: float,
+) -> NDArray[np.float32]:
+    """Return the projected potential (h, w) of those of the particles that are ``members`` (n,)."""
+    potential = np.zeros(canvas, dtype=np.float32)
+    ends = np.cumsum([len(one.centres) for one in placed])
+    for one, of_it in zip(placed, np.split(members, ends[:-1]), strict=True):
+        add_particles(potential, library, one.only(of_it), pixel_size_angstrom)
+    return potential
 
 
 def _image(

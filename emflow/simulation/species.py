@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from emflow.simulation.contaminants import Layers
 from emflow.simulation.library import ParticleLibrary
-from emflow.simulation.particles import add_particles
+from emflow.simulation.particles import Placed
 from emflow.simulation.placement import orientation_modes, place
 from emflow.simulation.ranges import log_uniform, uniform
 from emflow.simulation_ranges import SimulationRanges
@@ -50,15 +50,13 @@ def draw_species(
     return species
 
 
-def add_labelled(
-    target: NDArray[np.float32],
+def place_labelled(
     rng: np.random.Generator,
-    library: ParticleLibrary,
     ranges: SimulationRanges,
     species: list[tuple[int, float]],
     layers: Layers,
-) -> NDArray[np.float64]:
-    """Place the labelled particles; add their potential to ``target`` and return their centres (n, 2)."""
+) -> list[Placed]:
+    """Place the particles that are labelled, each species by itself."""
     diameter_pixels = layers.diameter_pixels
     empty = rng.random() < ranges.empty_probability
     discs = layers.shape[0] * layers.shape[1] / (math.pi / 4 * diameter_pixels**2)
@@ -70,16 +68,15 @@ def add_labelled(
         rng, layers.shape, 0 if empty else count, distance, layers.no_particles, free if overlaps else 0.0
     )
     kind = (rng.random(len(centres)) < 0.4).astype(int) * (len(species) - 1)
-    for which, (index, size) in enumerate(species):
-        modes = orientation_modes(rng, ranges)
-        add_particles(
-            target, rng, library, index, centres[kind == which], size, layers.pixel_size_angstrom, modes
-        )
-    return centres
+    return [
+        Placed.draw(rng, index, size, centres[kind == which], orientation_modes(rng, ranges))
+        for which, (index, size) in enumerate(species)
+    ]
 
 
-def visible(centres: NDArray[np.float64], junk: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return those of the centres (n, 2) that are in the image and not on junk (h, w)."""
-    centres = centres[np.all((centres >= 0) & (centres <= np.asarray(junk.shape) - 1), axis=1)]
-    nearest = np.rint(centres).astype(int)
-    return np.asarray(centres[~junk[nearest[:, 0], nearest[:, 1]]])
+def visible(centres: NDArray[np.float64], junk: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which of the centres (n, 2) are in the image and not on junk (h, w)."""
+    inside: NDArray[np.bool_] = np.all((centres >= 0) & (centres <= np.asarray(junk.shape) - 1), axis=1)
+    nearest = np.rint(centres[inside]).astype(int)
+    inside[inside] = ~junk[nearest[:, 0], nearest[:, 1]]
+    return inside

@@ -22,7 +22,7 @@ from emflow.training.augment import (
     random_radial_gain,
     random_symmetry,
 )
-from emflow.training.loop import Batch
+from emflow.training.batches import Batch
 
 PIXEL_SIZE_ANGSTROM = 5.0
 CLIP_SIGMAS = 6.0

@@ -28,7 +28,7 @@ from emflow.scoring import (
     score_picks,
 )
 from emflow.training.augment import random_crop, random_symmetry
-from emflow.training.loop import Batch
+from emflow.training.batches import Batch
 from emflow.training.picker import (
     BACKGROUND_WEIGHT,
     HEAT_SIGMA_DIAMETERS,

@@ -38,7 +38,7 @@ from emflow.training.augment import (
     random_radial_gain,
     random_symmetry,
 )
-from emflow.training.loop import Batch
+from emflow.training.batches import Batch
 from emflow.training.losses import LOSSES
 
 PIXELS_PER_DIAMETER = 24.0
@@ -54,7 +54,8 @@ HEAT_WEIGHT_ON_JUNK = 0.1
 NOTES = (
     "Works at a particle diameter of 24 pixels; protein dark. The figure of merit is calibrated on simulated "
     "micrographs of shapes that training never saw: of candidates at 0.5 about half were particles there. "
-    "Trained on simulation alone."
+    "Trained on simulation alone; atomic models besides made-up shapes gain nothing in the mean of five "
+    "atomic specimens (average precision 0.855 for 0.866), 0.03 on an antibody."
 )
 
 # Real micrographs, dose-weighted or already filtered, can show their particles far better than raw counts do,

@@ -15,7 +15,7 @@ from emflow.networks import UNet
 from emflow.segmentation import measured_standardisation, standardise, whole
 from emflow.tomogram_classes import CLASS_NAMES, NOT_LABELLED, Label
 from emflow.training.augment import random_crop, random_mirror, random_symmetry
-from emflow.training.loop import Batch
+from emflow.training.batches import Batch
 from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
 from emflow.volume_denoising import denoised
 

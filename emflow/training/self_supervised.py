@@ -19,8 +19,8 @@ from emflow.config import Tiles
 from emflow.fourier import resized_shape
 from emflow.preprocessing import flat_field
 from emflow.training.augment import random_crop, random_symmetry
+from emflow.training.batches import Batch
 from emflow.training.denoiser import CLIP_SIGMAS, PIXEL_SIZE_ANGSTROM, detail_of
-from emflow.training.loop import Batch
 
 # Of the pixels of a crop; those hidden at one time must be far enough apart not to miss each other.
 HIDDEN_SHARE = 0.015

@@ -13,7 +13,7 @@ from emflow.networks import UNet
 from emflow.scoring_volumes import dice
 from emflow.tomogram_classes import NOT_LABELLED
 from emflow.training.augment import random_symmetry
-from emflow.training.loop import Batch
+from emflow.training.batches import Batch
 from emflow.training.segmenter import varied
 
 # One labelled slice in so many is kept apart to judge by.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emflow.model_card import DENOISE_TOMOGRAM, ModelCard
 from emflow.segmentation import measured_standardisation, standardise, whole
 from emflow.training.augment import random_symmetry
-from emflow.training.loop import Batch
+from emflow.training.batches import Batch
 from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
 
 # Below this share of the noise's variance a signal is not worth as much as a stronger one.

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from emflow.errors import BadInputError
-from emflow.training.loop import Batch
+from emflow.training.batches import Batch
 
 # Cubes are a little larger than the crops that are cut out of them, so that crops differ.
 CUBE_MARGIN_VOXELS = 16

@@ -24,7 +24,7 @@ from emflow.io.locations import find_store
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import SEGMENT
 from emflow.tomogram_classes import CLASSES, NOT_LABELLED, Label
-from emflow.training.loop import TrainingConfig
+from emflow.training.settings import TrainingConfig
 from emflow.training.sparse_labels import LabelledSlice, labelled_batch, split, value_table
 
 SHAPE = (20, 96, 80)

@@ -13,6 +13,7 @@ from emflow.simulation.contaminants import Layers, contaminants
 from emflow.simulation.detector import Detector, detect
 from emflow.simulation.fields import smooth_field
 from emflow.simulation.shapes import Structure, centred_structure
+from emflow.training.picker import RANGES
 
 ONE = (1.0, 1.0)
 ZERO = (0.0, 0.0)
@@ -238,6 +239,12 @@ def test_signal_to_noise_stays_in_its_range(library: ParticleLibrary) -> None:
     known = [value for value in values if not math.isnan(value)]
     assert len(known) > 6
     assert all(0.1 <= value <= 0.2 for value in known)
+
+
+def test_a_particle_of_a_single_pixel_in_sight_has_no_signal_to_noise() -> None:
+    # This one reaches into the canvas with a corner: its variance is 0, which nothing may be divided by.
+    scene = draw_scene(1355027905, shape=(512, 512), ranges=RANGES, library=ParticleLibrary("train"))
+    assert math.isnan(scene.snr)
 
 
 def test_contaminants_mark_themselves() -> None:

@@ -12,7 +12,7 @@ from emflow.simulation import ParticleLibrary, SimulationRanges, Structure
 from emflow.simulation.atoms import structure_from_atoms
 from emflow.simulation.families import FAMILIES, SYMMETRY_ORDERS
 from emflow.simulation.library import rotation_matrices, splat
-from emflow.simulation.particles import _place_views, _project_each
+from emflow.simulation.particles import Placed, _place_views, _project_each
 from emflow.simulation.placement import draw_directions, place
 from emflow.simulation.shapes import procedural_structure
 
@@ -106,12 +106,11 @@ def test_kept_projections_equal_fresh_ones(size: float) -> None:
     rng = np.random.default_rng(3)
     for index in (0, 3, 5):
         diameter = library.structure(index).diameter_angstrom
-        centres, angles, view = 64 + rng.random((1, 2)), rng.random(1) * 6, np.array([5])
+        centres, angles = 64 + rng.random((1, 2)), rng.random(1) * 6
+        placed = Placed(index, diameter, centres, library.directions[5:6], angles)
         kept, fresh = np.zeros((2, 128, 128), dtype=np.float32)
-        _place_views(kept, library, index, view, centres, diameter, diameter / size, angles)
-        _project_each(
-            fresh, library, index, centres, diameter, diameter / size, library.directions[view], angles
-        )
+        _place_views(kept, library, placed, diameter / size)
+        _project_each(fresh, library, placed, diameter / size)
         assert np.corrcoef(kept.ravel(), fresh.ravel())[0, 1] > 0.99
         # Volt angstrom times the pixels' area is all the potential there is.
         total = library.structure(index).weights.sum() / (diameter / size) ** 2
@@ -124,11 +123,12 @@ def test_rescaled_particles_keep_their_potential_in_volt() -> None:
     library = ParticleLibrary("train", procedural=4)
     diameter = library.structure(0).diameter_angstrom
     sums = []
-    where, view, still = np.array([[80.0, 80.0]]), np.array([4]), np.zeros(1)
+    where, still = np.array([[80.0, 80.0]]), np.zeros(1)
     for size in (diameter, 2 * diameter):
         kept, fresh = np.zeros((2, 160, 160), dtype=np.float32)
-        _place_views(kept, library, 0, view, where, size, diameter / 20, still)
-        _project_each(fresh, library, 0, where, size, diameter / 20, library.directions[view], still)
+        placed = Placed(0, size, where, library.directions[4:5], still)
+        _place_views(kept, library, placed, diameter / 20)
+        _project_each(fresh, library, placed, diameter / 20)
         sums += [kept.sum(), fresh.sum()]
     assert sums[2] == pytest.approx(8 * sums[0], rel=0.02)
     assert sums[3] == pytest.approx(8 * sums[1], rel=1e-3)

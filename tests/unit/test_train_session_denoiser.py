@@ -10,10 +10,12 @@ from scipy import ndimage
 
 from emflow.cli.train_session_denoiser import train_session_denoiser
 from emflow.cli.volume_stage import write_failed_volume, write_volume
+from emflow.config import Config
 from emflow.errors import BadInputError, SettingError
 from emflow.io.checkpoint import CHECKPOINT
 from emflow.io.index import OK, VolumeRow
 from emflow.io.model import load_model, save_model
+from emflow.io.plan import Plan, check_training
 from emflow.model_card import DENOISE_TOMOGRAM
 from emflow.networks import build
 from emflow.training.tomogram_denoiser import new_card
@@ -135,3 +137,10 @@ def test_where_all_were_left_out_the_model_stays_as_it_is(tmp_path: Path, model:
         "metrics.json",
         "curves.png",
     }
+
+
+def test_without_lightning_a_session_is_refused_before_the_first_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emflow.io.plan.find_spec", lambda _name: None)
+    plan = Plan(config=Config(), sessions={}, batches={}, models={}, tilt_series={})
+    with pytest.raises(SettingError, match=r"denoise_tomogram\.train: needs lightning: pip install"):
+        check_training(plan, [])

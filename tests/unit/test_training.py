@@ -1,5 +1,7 @@
 import copy
+import importlib
 import math
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -16,10 +18,13 @@ from emflow.io.checkpoint import CHECKPOINT, load_checkpoint
 from emflow.io.model import load_model
 from emflow.networks import UNet, build
 from emflow.training.augment import random_crop, random_flattening, random_radial_gain, random_symmetry
+from emflow.training.batches import mean_loss
 from emflow.training.denoiser import denoiser_loss
-from emflow.training.loop import TrainingConfig, fit, learning_rate, mean_loss, start
+from emflow.training.learner import Learner
+from emflow.training.loop import fit
 from emflow.training.picker import fit_calibration, picker_loss, target_heat
 from emflow.training.scenes import SceneStream
+from emflow.training.settings import TrainingConfig, learning_rate
 
 
 def test_target_heat_is_one_on_centres_and_the_maximum_between():
@@ -132,16 +137,16 @@ def toy_loss(answer: torch.Tensor, batch: tuple[torch.Tensor, ...]) -> torch.Ten
     return (answer - batch[1]).square().mean()
 
 
-def toy_state(config: TrainingConfig):
+def toy(config: TrainingConfig, loss=toy_loss) -> Learner:
     torch.manual_seed(0)
-    return start(UNet(1, 1, (4, 8)), config)
+    return Learner(UNet(1, 1, (4, 8)), config, loss)
 
 
 def test_twenty_steps_lower_the_loss_and_resuming_changes_nothing():
     config = TrainingConfig(steps=20, batch=4, crop_pixels=32, learning_rate=5e-3)
     validate = partial(mean_loss, batches=[toy_batch(1000)], loss_of=toy_loss)
-    whole = toy_state(config)
-    fit(whole, config, toy_batch, toy_loss, validate=validate, report_every=5)
+    whole = toy(config)
+    fit(whole, toy_batch, validate=validate, report_every=5)
     assert [row[0] for row in whole.curve] == [5, 10, 15, 20]
     assert whole.curve[-1][1] < 0.7 * whole.curve[0][1]
 
@@ -150,29 +155,40 @@ def test_twenty_steps_lower_the_loss_and_resuming_changes_nothing():
     class StoppedError(Exception):
         pass
 
-    def stop_at_ten(state, _seconds):
-        if state.step == 10:
-            saved.update(copy.deepcopy(state.to_dict()))
+    def stop_at_ten(learner, _seconds):
+        if learner.step == 10:
+            saved.update(copy.deepcopy(learner.to_dict()))
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        fit(
-            toy_state(config),
-            config,
-            toy_batch,
-            toy_loss,
-            validate=validate,
-            report_every=5,
-            on_report=stop_at_ten,
-        )
+        fit(toy(config), toy_batch, validate=validate, report_every=5, on_report=stop_at_ten)
     torch.manual_seed(77)
-    resumed = start(UNet(1, 1, (4, 8)), config)
+    resumed = Learner(UNet(1, 1, (4, 8)), config, toy_loss)
     resumed.restore(saved)
-    fit(resumed, config, toy_batch, toy_loss, validate=validate, report_every=5)
+    fit(resumed, toy_batch, validate=validate, report_every=5)
     assert resumed.curve == whole.curve
     for kind in ("network", "average"):
         for name, tensor in getattr(whole, kind).state_dict().items():
             assert torch.equal(tensor, getattr(resumed, kind).state_dict()[name])
+
+
+def test_rate_and_average_follow_from_the_step():
+    config = TrainingConfig(steps=8, batch=4, crop_pixels=32, average_decay=0.35)
+    learner = toy(config)
+    seen = [(math.nan, learner.network.head.weight.clone(), learner.average.head.weight.clone())]
+
+    def on_report(learner, _seconds):
+        weights = [one.head.weight.detach().clone() for one in (learner.network, learner.average)]
+        seen.append((learner.optimiser.param_groups[1]["lr"], *weights))
+
+    fit(learner, toy_batch, report_every=1, on_report=on_report)
+    for step in range(8):
+        # After the step the rate is the next one's.
+        assert seen[step + 1][0] == learning_rate(step + 1, config)
+        decay = min(0.35, (1 + step) / (10 + step))
+        expected = decay * seen[step][2] + (1 - decay) * seen[step + 1][1]
+        torch.testing.assert_close(seen[step + 1][2], expected)
+    assert [row[2] for row in learner.curve] == [learning_rate(step, config) for step in range(8)]
 
 
 def test_a_loss_that_is_not_finite_is_skipped_then_refused():
@@ -181,12 +197,24 @@ def test_a_loss_that_is_not_finite_is_skipped_then_refused():
     def sometimes(answer, batch):
         return toy_loss(answer, batch) * (math.nan if float(batch[0][0, 0, 0, 0]) > 0 else 1.0)
 
-    state = toy_state(config)
-    fit(state, replace(config, steps=20), toy_batch, sometimes)
-    assert all(torch.isfinite(parameter).all() for parameter in state.average.parameters())
+    learner = toy(replace(config, steps=20), sometimes)
+    fit(learner, toy_batch)
+    assert learner.step == 20
+    assert all(torch.isfinite(parameter).all() for parameter in learner.average.parameters())
 
-    with pytest.raises(SettingError, match="not finite in 20 steps"):
-        fit(toy_state(config), config, toy_batch, lambda a, b: toy_loss(a, b) * math.inf)
+    hopeless = toy(config, lambda a, b: toy_loss(a, b) * math.inf)
+    before = copy.deepcopy(hopeless.network.state_dict())
+    with pytest.raises(SettingError, match="not finite in 20 steps up to step 19"):
+        fit(hopeless, toy_batch)
+    for name, tensor in hopeless.network.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_without_lightning_training_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.delitem(sys.modules, "emflow.training.learner")
+    with pytest.raises(SettingError, match=r"training needs lightning: pip install 'emflow\[train\]'"):
+        importlib.import_module("emflow.training.learner")
 
 
 def test_settings_that_cannot_work_are_refused():
@@ -202,26 +230,27 @@ def test_the_encoder_waits_and_then_learns_slowly():
     config = TrainingConfig(
         steps=4, learning_rate=1e-2, schedule="constant", encoder_frozen_steps=2, encoder_rate=0.1
     )
-    state = toy_state(config)
-    before = copy.deepcopy(state.network.state_dict())
+    learner = toy(replace(config, steps=2))
+    before = copy.deepcopy(learner.network.state_dict())
 
     def moved(name):
-        return float((state.network.state_dict()[name] - before[name]).abs().max())
+        return float((learner.network.state_dict()[name] - before[name]).abs().max())
 
-    fit(state, replace(config, steps=2), toy_batch, toy_loss)
+    fit(learner, toy_batch)
     assert moved("stem.weight") == moved("bottom.0.first.weight") == 0.0
     assert moved("head.weight") > 0
-    fit(state, config, toy_batch, toy_loss)
+    learner.config = config
+    fit(learner, toy_batch)
     # AdamW moves a weight by about the rate a step.
     assert 0.0005 < moved("stem.weight") < 0.0035
     assert moved("head.weight") > 0.02
-    encoder, rest = state.network.encoder_and_rest()
-    assert len(encoder) + len(rest) == len(list(state.network.parameters()))
+    encoder, rest = learner.network.encoder_and_rest()
+    assert len(encoder) + len(rest) == len(list(learner.network.parameters()))
 
 
 def test_training_stops_when_nothing_is_gained_and_keeps_the_best():
     config = TrainingConfig(steps=100, patience=2, learning_rate=1e-2)
-    state = toy_state(config)
+    learner = toy(config)
     losses = iter([3.0, 1.0, 2.0, math.nan, 0.0])
     kept = []
 
@@ -229,13 +258,13 @@ def test_training_stops_when_nothing_is_gained_and_keeps_the_best():
         kept.append(copy.deepcopy(average.state_dict()))
         return next(losses)
 
-    fit(state, config, toy_batch, toy_loss, validate=validate, report_every=5)
-    assert state.step == 20
-    for name, tensor in state.average.state_dict().items():
+    fit(learner, toy_batch, validate=validate, report_every=5)
+    assert learner.step == 20
+    for name, tensor in learner.average.state_dict().items():
         assert torch.equal(tensor, kept[1][name])
-    resumed = toy_state(config)
-    resumed.restore(state.to_dict())
-    fit(resumed, config, toy_batch, toy_loss)
+    resumed = toy(config)
+    resumed.restore(learner.to_dict())
+    fit(resumed, toy_batch)
     assert resumed.step == 20
 
 

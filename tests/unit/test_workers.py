@@ -101,6 +101,21 @@ def test_results_come_in_order_and_an_error_is_the_caller_s(where):
     assert got == [0, 1, 2, 3]
 
 
+def test_tasks_share_the_threads():
+    assert [Workers(threads=8).threads_of_task(at_once) for at_once in (1, 2, 16)] == [8, 4, 1]
+    assert Workers("slurm:3", 8, 2000).threads_of_task(2) == 4
+    assert Workers(PROCESSES, 8).threads_of_task(1) == 1  # each task has a process, as many as threads
+
+
+def test_threads_are_as_many_as_the_memory_holds():
+    gigabyte = 10**9
+    assert Workers(threads=8, memory_mb=4300).affordable(8, gigabyte) == 4
+    assert Workers(threads=8, memory_mb=4300).affordable(2, gigabyte) == 2
+    assert Workers(threads=8, memory_mb=500).affordable(8, gigabyte) == 1
+    assert Workers(threads=8).affordable(8, gigabyte) == 8
+    assert Workers(PROCESSES, 8, 500).affordable(8, gigabyte) == 8  # dask holds them to it
+
+
 def test_no_more_is_begun_than_can_be_held():
     begun = []
     lock = threading.Lock()

@@ -20,12 +20,12 @@ MEASURE = (
 )
 
 
-def peak_kilobytes(folder: Path, count: int) -> int:
+def peak_kilobytes(folder: Path, count: int, side: int = 1536, **options: int) -> int:
     """Build the tiles of ``count`` micrographs in a process of its own."""
-    image = np.random.default_rng(0).normal(100, 5, (1536, 1536)).astype(np.float32)
+    image = np.random.default_rng(0).normal(100, 5, (side, side)).astype(np.float32)
     write_mrc(folder / "m.mrc", image, 1.0)
     rows = [
-        MicrographRow(f"m{n}.mrc", OK, "", str(folder / "m.mrc"), 1536, 1536, "o", 1.0, 300.0, 2.7, 0.1)
+        MicrographRow(f"m{n}.mrc", OK, "", str(folder / "m.mrc"), side, side, "o", 1.0, 300.0, 2.7, 0.1)
         for n in range(count)
     ]
     batch = folder / f"batch{count}"
@@ -35,6 +35,7 @@ def peak_kilobytes(folder: Path, count: int) -> int:
         "outlier-sigmas": 8,
         "background-sigma-angstrom": 1000,
         "threads": 1,
+        **options,
     }
     flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     files = ["--micrographs", str(batch / "micrographs.tsv"), "--output", str(batch / "tiles.tsv")]
@@ -50,6 +51,14 @@ def peak_kilobytes(folder: Path, count: int) -> int:
 def test_forty_micrographs_take_the_memory_of_four(tmp_path):
     few, many = peak_kilobytes(tmp_path, 4), peak_kilobytes(tmp_path, 40)
     assert many <= 1.2 * few
+
+
+def test_threads_stay_within_the_memory(tmp_path):
+    # Three shards of 3072 x 3072 at once take 2.5 GB, one takes 1.1.
+    megabyte = 1_000_000 / 1024  # in kibibytes
+    options = {"pixel-size-angstrom": 1, "threads": 3}
+    assert peak_kilobytes(tmp_path, 24, 3072, **options) > 1500 * megabyte
+    assert peak_kilobytes(tmp_path, 24, 3072, **options, **{"memory-mb": 1500}) < 1500 * megabyte
 
 
 def test_motion_correction_needs_no_more_than_it_asks_for_and_not_much_less(tmp_path):

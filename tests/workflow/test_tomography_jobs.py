@@ -42,6 +42,7 @@ TOMOGRAPHY_CHANGES = {
     "tilts.max_tilt_degrees": (55.0, _from(*_CORRECT)),
     "alignment.replace": (True, _from(*_ALIGN)),
     "alignment.refine_axis": (False, _from(*_ALIGN)),
+    "alignment.specimen_angstrom": (450.0, _from(*_ALIGN)),
     "tilt_ctf.enabled": (False, _from(*_RECONSTRUCT)),
     "tilt_ctf.replace": (True, _from(*_CTF)),
     "tilt_ctf.min_defocus_angstrom": (12_000.0, _from(*_CTF)),

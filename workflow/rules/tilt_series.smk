@@ -95,12 +95,14 @@ rule align_tilts:
     params:
         replace=switch("replace-imported", CONFIG.alignment.replace),
         refine_axis=switch("refine-axis", CONFIG.alignment.refine_axis),
+        specimen=CONFIG.alignment.specimen_angstrom,
         revision=REVISIONS["align_tilts"],
     shell:
         "emflow align-tilts"
         " --tilts {input:q}"
         " {params.replace}"
         " {params.refine_axis}"
+        " --specimen-angstrom {params.specimen:q}"
         " --device {resources.device:q}"
         " --threads {threads}"
         " --output {output:q}"
