@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 from emflow.evaluation.segmentation import class_scores
+from emflow.evaluation.volume_picking import MatchedPicks, PickScores, match_picks
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import SEGMENT
 from emflow.preprocessing import centre_and_spread
@@ -27,17 +27,19 @@ from emflow.simulation.tomograms import SimulatedTiltSeries, Specimen, draw_spec
 from emflow.simulation.tomograms.ribosomes import ribosome_like
 from emflow.simulation.tomograms.simulate import reconstructed, weighted
 from emflow.simulation.tomograms.tilts import draw_geometry, misaligned
-from emflow.template_matching import match
+from emflow.template_matching import figures_of_merit, match
 from emflow.template_orientations import misorientation_degrees, orientations, rotations_of
 from emflow.template_preparation import template_from_structure
 from emflow.template_weighting import TiltOptics, tomogram_transfer
 from emflow.tilt_geometry import TiltGeometry
 from emflow.tomogram_classes import Label
 from emflow.training.tomograms import RANGES
-from emflow.volume_picking import find_peaks
+from emflow.volume_picking import centred_angstrom, find_peaks
 
 PIXEL = 10.0
 DEPTH = 120
+# Both pickers' own threshold, and the floor under what they keep.
+MERIT, FLOOR = 0.5, 0.2
 COMPLEX_DALTON = 550e3
 _VOLT_PER_DALTON = 2.6 / 0.81
 
@@ -87,28 +89,6 @@ def simulated(seed: int, side: int) -> Known:
     return Known(volume, found, series, specimen, weigh)
 
 
-def scored(points: np.ndarray, true: np.ndarray, within: float) -> tuple[int, np.ndarray]:
-    """Return how many true centres (n, 3) were met, and which each point (m, 3), best first, met or -1."""
-    met = np.full(len(points), -1)
-    used: set[int] = set()
-    tree = cKDTree(true) if len(true) else None
-    for number, point in enumerate(points):
-        near = tree.query_ball_point(point, within) if tree is not None else []
-        free = [one for one in near if one not in used]
-        if free:
-            met[number] = min(free, key=lambda one: np.linalg.norm(point - true[one]))
-            used.add(int(met[number]))
-    return len(used), met
-
-
-def told(hits: int, picked: int, true: int) -> str:
-    precision, recall = hits / max(1, picked), hits / max(1, true)
-    return (
-        f"{true:4d} true  precision {precision:.2f}  recall {recall:.2f}  "
-        f"F1 {2 * hits / max(1, picked + true):.2f}"
-    )
-
-
 def truth(one: Known, label: Label) -> tuple[np.ndarray, np.ndarray]:
     """Return centres (n, 3), (x, y, z) in angstrom, and angles (n, 3)."""
     particles = [each for each in one.specimen.particles if each.label == label]
@@ -122,7 +102,8 @@ def matching(known: list[Known], label: Label, pixel: float, step: float) -> Non
     structure = structures()[label]
     template = template_from_structure(structure, pixel_size_angstrom=pixel)
     rotations = orientations(step)
-    scores, meets, total, seconds, voxels, picked, hits, errors, angles = [], [], 0, 0.0, 0, 0, 0, [], []
+    parts: list[MatchedPicks] = []
+    seconds, voxels, errors, angles = 0.0, 0, [], []
     for one in known:
         shape = tuple(max(2, 2 * round(side * PIXEL / pixel / 2)) for side in one.volume.shape)
         work = Resampling(one.volume.shape, shape, pixel / PIXEL)
@@ -154,34 +135,23 @@ def matching(known: list[Known], label: Label, pixel: float, step: float) -> Non
         )
         seconds += time.process_time() - started
         voxels += volume.size
-        points = ((found.voxels_zyx - [side // 2 for side in shape]) * pixel)[:, ::-1]
+        points = centred_angstrom(found.voxels_zyx, shape, pixel)
         true, turned = truth(one, label)
-        within = structure.diameter_angstrom / 4
-        _, met = scored(points, true, within)
-        above = found.scores >= found.threshold()
-        hits += int((met[above] >= 0).sum())
-        picked += int(above.sum())
-        total += len(true)
-        scores.append(found.scores)
-        meets.append(met >= 0)
-        right = np.flatnonzero(above & (met >= 0))
-        errors += np.linalg.norm(points[right] - true[met[right]], axis=1).tolist()
+        # Tomograms have thresholds of their own: half a point of merit is each one's.
+        merits = figures_of_merit(found.scores, found.threshold())
+        part = match_picks(points, merits, true, structure.diameter_angstrom)
+        parts.append(part)
+        right = (part.truth >= 0) & (part.scores >= MERIT)
+        picks, met = part.order[right], part.truth[right]
+        errors += np.linalg.norm(points[picks] - true[met], axis=1).tolist()
         angles += misorientation_degrees(
-            rotations[found.rotations[right]], rotations_of(turned[met[right]])
+            rotations[found.rotations[picks]], rotations_of(turned[met])
         ).tolist()
         print(f"    threshold {found.threshold():.3f}, best score {found.scores[:1]}", flush=True)
-    score, good = np.concatenate(scores), np.concatenate(meets)
-    order = np.argsort(-score)
-    best = max(
-        (2 * hit / (number + total), float(score[at]))
-        for at, number, hit in zip(
-            order, range(1, len(order) + 1), np.cumsum(good[order]).tolist(), strict=True
-        )
-    )
     rate = seconds / (voxels / 1e6) / (len(rotations) / 1000)
     print(
         f"  {label.name.lower():9} {structure.diameter_angstrom:.0f} A across at {pixel:g} A, "
-        f"{len(rotations)} rotations: {told(hits, picked, total)} (at best {best[0]:.2f}); "
+        f"{len(rotations)} rotations: {PickScores.of(parts, MERIT)}; "
         f"{rate:.0f} CPU-seconds per Mvoxel and 1000 rotations"
     )
     if errors:
@@ -192,17 +162,17 @@ def segmenting(known: list[Known], label: Label) -> None:
     """Print F1 of the shipped segmenter's picks."""
     network, _ = load_model(shipped_model("segmenter"), SEGMENT)
     structure = structures()[label]
-    hits = picked = total = 0
+    parts = []
     for one in known:
         found = class_scores(network, one.volume, "zyx")[0][label] / np.float32(SCORE)
         picks = find_peaks(
-            whole(found), found.shape, distance_voxels=0.7 * structure.diameter_angstrom / PIXEL, floor=0.5
+            whole(found), found.shape, distance_voxels=0.7 * structure.diameter_angstrom / PIXEL, floor=FLOOR
         )
-        points = ((picks.voxels_zyx - [side // 2 for side in found.shape]) * PIXEL)[:, ::-1]
-        true, _ = truth(one, label)
-        hit, _ = scored(points, true, structure.diameter_angstrom / 4)
-        hits, picked, total = hits + hit, picked + len(points), total + len(true)
-    print(f"  {label.name.lower():9} {told(hits, picked, total)}", flush=True)
+        points = centred_angstrom(picks.voxels_zyx, found.shape, PIXEL)
+        parts.append(
+            match_picks(points, picks.figure_of_merit, truth(one, label)[0], structure.diameter_angstrom)
+        )
+    print(f"  {label.name.lower():9} {PickScores.of(parts, MERIT)}", flush=True)
 
 
 def main() -> None:

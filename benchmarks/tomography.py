@@ -13,8 +13,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from emflow.cli.pick_tomogram import SUGGESTED_THRESHOLD
 from emflow.evaluation.segmentation import class_scores, evaluate_segmenter
 from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
+from emflow.evaluation.volume_picking import PickScores, match_picks
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import UNet
@@ -31,9 +33,11 @@ from emflow.tilt_alignment import align, shift_error
 from emflow.tomogram_classes import Label
 from emflow.training.tomograms import held_apart
 from emflow.volume_denoising import denoised
-from emflow.volume_picking import find_peaks
+from emflow.volume_picking import centred_angstrom, find_peaks
 
 PIXEL = 10.0
+# The lowest figure of merit that pick_tomogram keeps.
+FLOOR = 0.2
 # The size that the time of a segmentation is told for.
 LARGE = (464, 928, 928)
 
@@ -73,34 +77,16 @@ def alignment(count: int) -> None:
 def picking(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedTomogram], axes: str) -> None:
     """Print precision, recall and F1 of picks within half a radius."""
     scores = [class_scores(network, volume, axes)[0] for volume in volumes]
-    for label, distance, within in ((Label.RIBOSOME, 150.0, 65.0), (Label.COMPLEX, 100.0, 35.0)):
-        hits = picked = true = 0
+    for label, diameter, distance in ((Label.RIBOSOME, 260.0, 150.0), (Label.COMPLEX, 140.0, 100.0)):
+        parts = []
         for score, tomogram in zip(scores, tomograms, strict=True):
             found = score[label] / np.float32(SCORE)
-            picks = find_peaks(
-                whole(found),
-                found.shape,
-                distance_voxels=distance / PIXEL,
-                floor=0.5,
-            )
-            centre = np.array([side // 2 for side in found.shape])
-            points = ((picks.voxels_zyx - centre) * PIXEL)[:, ::-1]
-            particles = [one.centre_angstrom for one in tomogram.particles if one.label == label]
-            used: set[int] = set()
-            for point in points:
-                near = [
-                    n
-                    for n, one in enumerate(particles)
-                    if n not in used and np.linalg.norm(point - np.array(one)) <= within
-                ]
-                if near:
-                    used.add(near[0])
-            hits, picked, true = hits + len(used), picked + len(points), true + len(particles)
-        precision, recall = hits / max(1, picked), hits / max(1, true)
-        print(
-            f"  {label.name.lower():9} {true:4d} true  precision {precision:.2f}  recall {recall:.2f}  "
-            f"F1 {2 * hits / max(1, picked + true):.2f}"
-        )
+            picks = find_peaks(whole(found), found.shape, distance_voxels=distance / PIXEL, floor=FLOOR)
+            points = centred_angstrom(picks.voxels_zyx, found.shape, PIXEL)
+            centres = [one.centre_angstrom for one in tomogram.particles if one.label == label]
+            true = np.array(centres).reshape(-1, 3)
+            parts.append(match_picks(points, picks.figure_of_merit, true, diameter))
+        print(f"  {label.name.lower():9} {PickScores.of(parts, SUGGESTED_THRESHOLD)}")
 
 
 def cost(network: UNet) -> None:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from scipy import ndimage, special
 from torch.nn import functional
 
+from emflow.preprocessing import centre_and_spread
 from emflow.template_orientations import Matrices
 from emflow.template_preparation import Template, Volume
-from emflow.volume_picking import apart
+from emflow.volume_picking import best_apart
 
 Read = Callable[[tuple[slice, slice, slice]], Volume]
 # Local deviations below this share of the tomogram's own are taken for it: nothing is found in nothing.
@@ -32,8 +33,6 @@ _LEAST_DEVIATION = 0.25
 # The score's spread is measured on so many of the rotations.
 _SAMPLED_ROTATIONS = 64
 _TILE_VOXELS = 160
-# Of normal numbers: standard deviation over median absolute deviation.
-_NORMAL_DEVIATION = 1.4826
 # Set on four simulated tomograms (benchmarks/RESULTS.md).
 _DEVIATIONS = 4.0
 _GPU_BYTES = 4e9
@@ -77,8 +76,7 @@ class Matches:
         """
         if not len(self.scores):
             return self.chance()
-        usual = float(np.median(self.scores))
-        deviation = _NORMAL_DEVIATION * float(np.median(np.abs(self.scores - usual)))
+        usual, deviation = centre_and_spread(self.scores[None])
         return max(self.chance(), usual + _DEVIATIONS * deviation)
 
 
@@ -145,9 +143,7 @@ def match(
         if progress is not None:
             progress(number + 1, len(tiles))
     table = np.concatenate(found)
-    # Best first; of equals the first in the volume, so that no tile changes the order.
-    table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 6]))]
-    table = table[apart(table[:, :3], distance_voxels)]
+    table = table[best_apart(table[:, :3], table[:, 6], distance_voxels)]
     voxels = float(np.prod(shape))
     deviation = math.sqrt(squares / (voxels * search.sampled))
     return Matches(

@@ -16,6 +16,7 @@ from emflow.io.gpus import take_device
 from emflow.io.index import OK, TiltRow, VolumePickRow, write_index
 from emflow.io.volume_picks import volume_picks_table, write_failed_picks, write_volume_picks
 from emflow.resampling import Resampling
+from emflow.volume_picking import centred_angstrom
 
 if TYPE_CHECKING:
     from emflow.template_weighting import Correction, TiltOptics
@@ -138,10 +139,9 @@ def match_template(
     limit = found.threshold() if threshold == "auto" else float(threshold)
     merits = figures_of_merit(found.scores, limit)
     keep = merits >= floor
-    centred = (found.voxels_zyx[keep] - [side // 2 for side in source.shape]) * pixel
     table = volume_picks_table(
         row.name,
-        centred[:, ::-1],
+        centred_angstrom(found.voxels_zyx[keep], source.shape, pixel),
         relion_angles(rotations[found.rotations[keep]]),
         [name] * int(keep.sum()),
         merits[keep],
