@@ -30,6 +30,7 @@ from emflow.simulation.tomograms.tilts import draw_geometry, misaligned
 from emflow.template_matching import figures_of_merit, match
 from emflow.template_orientations import misorientation_degrees, orientations, rotations_of
 from emflow.template_preparation import template_from_structure
+from emflow.template_refinement import refined_rotations
 from emflow.template_weighting import TiltOptics, tomogram_transfer
 from emflow.tilt_geometry import TiltGeometry
 from emflow.tomogram_classes import Label
@@ -103,7 +104,8 @@ def matching(known: list[Known], label: Label, pixel: float, step: float) -> Non
     template = template_from_structure(structure, pixel_size_angstrom=pixel)
     rotations = orientations(step)
     parts: list[MatchedPicks] = []
-    seconds, voxels, errors, angles = 0.0, 0, [], []
+    seconds, refining, voxels = 0.0, 0.0, 0
+    errors, before, after = [], [], []
     for one in known:
         shape = tuple(max(2, 2 * round(side * PIXEL / pixel / 2)) for side in one.volume.shape)
         work = Resampling(one.volume.shape, shape, pixel / PIXEL)
@@ -122,13 +124,14 @@ def matching(known: list[Known], label: Label, pixel: float, step: float) -> Non
             "none",
             one.exposure_weighted,
         )
+        transfer = tomogram_transfer(template.box, pixel, one.geometry, optics)
         started = time.process_time()
         found = match(
             lambda part, volume=volume: volume[part],
             shape,
             template,
             rotations,
-            tomogram_transfer(template.box, pixel, one.geometry, optics),
+            transfer,
             distance_voxels=0.7 * structure.diameter_angstrom / pixel,
             centre=centre,
             spread=spread,
@@ -144,9 +147,21 @@ def matching(known: list[Known], label: Label, pixel: float, step: float) -> Non
         right = (part.truth >= 0) & (part.scores >= MERIT)
         picks, met = part.order[right], part.truth[right]
         errors += np.linalg.norm(points[picks] - true[met], axis=1).tolist()
-        angles += misorientation_degrees(
-            rotations[found.rotations[picks]], rotations_of(turned[met])
-        ).tolist()
+        started = time.process_time()
+        refined = refined_rotations(
+            lambda part, volume=volume: volume[part],
+            shape,
+            template,
+            found.voxels_zyx[picks],
+            rotations[found.rotations[picks]],
+            transfer,
+            step_degrees=step,
+            centre=centre,
+            spread=spread,
+        )
+        refining += time.process_time() - started
+        for kept, which in ((before, rotations[found.rotations[picks]]), (after, refined)):
+            kept += misorientation_degrees(which, rotations_of(turned[met])).tolist()
         print(f"    threshold {found.threshold():.3f}, best score {found.scores[:1]}", flush=True)
     rate = seconds / (voxels / 1e6) / (len(rotations) / 1000)
     print(
@@ -155,7 +170,15 @@ def matching(known: list[Known], label: Label, pixel: float, step: float) -> Non
         f"{rate:.0f} CPU-seconds per Mvoxel and 1000 rotations"
     )
     if errors:
-        print(f"    median error {np.median(errors):.0f} A, {np.median(angles):.0f} degrees", flush=True)
+        angles = "; ".join(
+            f"{when} {np.median(kept):.1f} (upper quartile {np.quantile(kept, 0.75):.1f})"
+            for when, kept in (("on the grid", before), ("refined", after))
+        )
+        print(
+            f"    median error {np.median(errors):.0f} A; degrees {angles}; "
+            f"{refining / len(errors):.2f} CPU-seconds a peak",
+            flush=True,
+        )
 
 
 def segmenting(known: list[Known], label: Label) -> None:

@@ -22,7 +22,7 @@ REVISIONS = MappingProxyType(
         "denoise_tomogram": 1,
         "segment": 2,
         "pick_tomogram": 1,
-        "match_template": 1,
+        "match_template": 2,
         "export_tomograms": 2,
         "summarise_tomograms": 1,
         "train_denoiser": 1,
