@@ -36,6 +36,16 @@ class MatchedPicks:
         found[self.truth[(self.truth >= 0) & (self.scores >= threshold)]] = True
         return found
 
+    def among(self, wanted: NDArray[np.bool_]) -> "MatchedPicks":
+        """Return the same of some particles (truths,): picks of the others are neither right nor wrong.
+
+        A pick that met none counts against whichever are asked for.
+        """
+        # The last of each is for picks that met none, -1.
+        keep = np.append(wanted, True)[self.truth]
+        truth = np.append(np.cumsum(wanted) - 1, -1)[self.truth[keep]].astype(np.intp)
+        return MatchedPicks(self.order[keep], self.scores[keep], truth, int(wanted.sum()))
+
 
 @dataclass(frozen=True)
 class PickScores:

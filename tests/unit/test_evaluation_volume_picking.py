@@ -38,6 +38,20 @@ def test_tomograms_are_pooled_not_averaged() -> None:
     assert found.f1 == pytest.approx(6 / 8)
 
 
+def test_some_particles_are_scored_apart() -> None:
+    """The large one's pick is neither right nor wrong of the small ones; that of none is wrong of both."""
+    points = np.array([[0.0, 300, 45], [100, 0, 0], [500, 0, 0]])
+    matched = match_picks(points, np.array([0.9, 0.8, 0.7]), CENTRES, DIAMETERS)
+    small = matched.among(DIAMETERS < 100)
+    assert small.truth.tolist() == [1, -1]
+    found = PickScores.of([small], 0.5)
+    assert (found.truths, found.picked, found.right) == (2, 2, 1)
+    large = PickScores.of([matched.among(DIAMETERS > 100)], 0.5)
+    assert (large.truths, large.picked, large.right) == (1, 2, 1)
+    nobody = match_picks(points, np.ones(3), np.zeros((0, 3)), 40.0).among(np.zeros(0, dtype=bool))
+    assert PickScores.of([nobody], 0.5).picked == 3
+
+
 def test_nothing_scores_nothing() -> None:
     found = PickScores.of([match_picks(np.zeros((0, 3)), np.zeros(0), np.zeros((0, 3)), 40.0)], 0.5)
     assert (found.f1, found.best_f1, found.precision, found.recall) == (0, 0, 0, 0)
