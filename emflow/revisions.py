@@ -24,7 +24,7 @@ REVISIONS = MappingProxyType(
         "pick_tomogram": 1,
         "match_template": 2,
         "export_tomograms": 2,
-        "summarise_tomograms": 1,
+        "summarise_tomograms": 2,
         "train_denoiser": 1,
         "train_picker": 1,
         "train_segmenter": 3,
