@@ -1,10 +1,13 @@
 """Template matching where the truth is known: F1 beside the segmenter's, angles, and cost.
 
     python benchmarks/template_matching.py [--tomograms 2] [--side 192] [--step 15] [--classes ribosome]
+    python benchmarks/template_matching.py --mixed [--seed 2026] [--tomograms 4] [--side 144] [--step 30]
 
 Tomograms and structures are none that any training has seen. The template is the very structure that was put
 into the specimen, a ribosome or a complex of 550 kDa: as much as a user of a known particle knows. Tilts are
-known to an alignment's errors, the CTF exactly. Prints what benchmarks/RESULTS.md keeps.
+known to an alignment's errors, the CTF exactly. ``--mixed`` takes the tomograms of benchmarks/tomography.py,
+or of another seed, their middle ``--side`` voxels a side, and looks for each complex of 400 to 700 kDa.
+Prints what benchmarks/RESULTS.md keeps.
 """
 
 import argparse
@@ -21,9 +24,16 @@ from emflow.model_card import SEGMENT
 from emflow.preprocessing import centre_and_spread
 from emflow.resampling import Resampling
 from emflow.segmentation import SCORE, whole
+from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.ranges import uniform
 from emflow.simulation.shapes import Structure, procedural_structure
-from emflow.simulation.tomograms import SimulatedTiltSeries, Specimen, draw_specimen, record_tilt_series
+from emflow.simulation.tomograms import (
+    Particle,
+    SimulatedTiltSeries,
+    TomogramRanges,
+    draw_specimen,
+    record_tilt_series,
+)
 from emflow.simulation.tomograms.ribosomes import ribosome_like
 from emflow.simulation.tomograms.simulate import reconstructed, weighted
 from emflow.simulation.tomograms.tilts import draw_geometry, misaligned
@@ -34,7 +44,7 @@ from emflow.template_refinement import refined_rotations
 from emflow.template_weighting import TiltOptics, tomogram_transfer
 from emflow.tilt_geometry import TiltGeometry
 from emflow.tomogram_classes import Label
-from emflow.training.tomograms import RANGES
+from emflow.training.tomograms import RANGES, SHAPE
 from emflow.volume_picking import centred_angstrom, find_peaks
 
 PIXEL = 10.0
@@ -42,17 +52,18 @@ DEPTH = 120
 # Both pickers' own threshold, and the floor under what they keep.
 MERIT, FLOOR = 0.5, 0.2
 COMPLEX_DALTON = 550e3
+MIXED_KILODALTON = (400.0, 700.0)
 _VOLT_PER_DALTON = 2.6 / 0.81
 
 
 @dataclass(frozen=True)
 class Known:
-    """A tomogram, what is known of its tilts, and the truth."""
+    """A tomogram, what is known of its tilts, and the particles that are looked for."""
 
     volume: np.ndarray
     geometry: TiltGeometry
     series: SimulatedTiltSeries
-    specimen: Specimen
+    particles: list[Particle]
     exposure_weighted: bool
 
 
@@ -66,41 +77,66 @@ def structures() -> dict[Label, Structure]:
     }
 
 
-def simulated(seed: int, side: int) -> Known:
-    """Simulate a tomogram that holds both particles."""
-    rng = np.random.default_rng((seed, 77))
-    ranges = replace(RANGES, ribosome_probability=1.0, complex_probability=1.0)
-    ranges = replace(ranges, ribosomes=(2000.0, 6000.0), complexes=(4000.0, 12_000.0))
-    kinds = structures()
-    specimen = draw_specimen(
-        rng,
-        ranges,
-        (DEPTH, side, side),
-        PIXEL,
-        ribosomes=[kinds[Label.RIBOSOME]],
-        complexes=[kinds[Label.COMPLEX]],
-    )
+def simulated(rng: np.random.Generator, ranges: TomogramRanges, side: int, **kinds: object) -> Known:
+    """Simulate a tomogram as `emflow.simulation.tomograms.simulate_tomogram` does, and keep its tilts."""
+    shape = (DEPTH, side, side)
+    specimen = draw_specimen(rng, ranges, shape, PIXEL, **kinds)  # type: ignore[arg-type]
     true = draw_geometry(rng, ranges)
     series = record_tilt_series(rng, ranges, specimen, true, (side, side))
     shift, axis = uniform(rng, ranges.residual_shift_pixels), uniform(rng, ranges.residual_axis_degrees)
     found = misaligned(rng, true, shift * PIXEL, axis)
     weigh = bool(rng.random() < ranges.exposure_weighting_probability)
     images = series.contrast(series.even + series.odd)
-    volume = reconstructed(weighted(images, series) if weigh else images, found, PIXEL, (DEPTH, side, side))
-    return Known(volume, found, series, specimen, weigh)
+    volume = reconstructed(weighted(images, series) if weigh else images, found, PIXEL, shape)
+    return Known(volume, found, series, specimen.particles, weigh)
+
+
+def of_two_kinds(seed: int, side: int) -> Known:
+    """Simulate a tomogram that holds both of `structures`, and nothing else that is compact."""
+    ranges = replace(RANGES, ribosome_probability=1.0, complex_probability=1.0)
+    ranges = replace(ranges, ribosomes=(2000.0, 6000.0), complexes=(4000.0, 12_000.0))
+    kinds = structures()
+    return simulated(
+        np.random.default_rng((seed, 77)),
+        ranges,
+        side,
+        ribosomes=[kinds[Label.RIBOSOME]],
+        complexes=[kinds[Label.COMPLEX]],
+    )
+
+
+def mixed(count: int, seed: int, side: int) -> list[tuple[Known, Structure]]:
+    """Return tomograms as `emflow.training.tomograms.held_apart` has them, for each complex in the range."""
+    library = ParticleLibrary("held_apart", procedural=60)
+    found = []
+    for number in np.random.default_rng((seed, 12)).integers(2**31, size=count):
+        one = simulated(np.random.default_rng(int(number)), RANGES, SHAPE[1], library=library)
+        edge = (SHAPE[1] - side) // 2
+        middle = np.ascontiguousarray(one.volume[:, edge : edge + side, edge : edge + side])
+        inside = [
+            each
+            for each in one.particles
+            if each.label == Label.COMPLEX and max(map(abs, each.centre_angstrom[:2])) < side / 2 * PIXEL
+        ]
+        for name, mass in sorted({(each.species, each.kilodalton) for each in inside}):
+            if MIXED_KILODALTON[0] <= mass < MIXED_KILODALTON[1]:
+                plain = library.structure(int(name.rsplit("-", 1)[1]))
+                factor = (mass * 1e3 * _VOLT_PER_DALTON / plain.weights.sum()) ** (1 / 3)
+                kind = [each for each in inside if (each.species, each.kilodalton) == (name, mass)]
+                found.append((replace(one, volume=middle, particles=kind), plain.rescaled(float(factor))))
+    return found
 
 
 def truth(one: Known, label: Label) -> tuple[np.ndarray, np.ndarray]:
     """Return centres (n, 3), (x, y, z) in angstrom, and angles (n, 3)."""
-    particles = [each for each in one.specimen.particles if each.label == label]
+    particles = [each for each in one.particles if each.label == label]
     centres = np.array([each.centre_angstrom for each in particles]).reshape(-1, 3)
     angles = [(each.rot_degrees, each.tilt_degrees, each.psi_degrees) for each in particles]
     return centres, np.array(angles).reshape(-1, 3)
 
 
-def matching(known: list[Known], label: Label, pixel: float, step: float) -> None:
+def matching(known: list[Known], label: Label, structure: Structure, pixel: float, step: float) -> None:
     """Print F1 of template picks at the suggested threshold, and at the best one."""
-    structure = structures()[label]
     template = template_from_structure(structure, pixel_size_angstrom=pixel)
     rotations = orientations(step)
     parts: list[MatchedPicks] = []
@@ -181,10 +217,9 @@ def matching(known: list[Known], label: Label, pixel: float, step: float) -> Non
         )
 
 
-def segmenting(known: list[Known], label: Label) -> None:
+def segmenting(known: list[Known], label: Label, structure: Structure) -> None:
     """Print F1 of the shipped segmenter's picks."""
     network, _ = load_model(shipped_model("segmenter"), SEGMENT)
-    structure = structures()[label]
     parts = []
     for one in known:
         found = class_scores(network, one.volume, "zyx")[0][label] / np.float32(SCORE)
@@ -206,20 +241,28 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=15.0)
     parser.add_argument("--classes", nargs="+", default=["ribosome", "complex"])
     parser.add_argument("--no-segmenter", action="store_true")
+    parser.add_argument("--mixed", action="store_true")
+    parser.add_argument("--seed", type=int, default=2026)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    known = [simulated(seed, arguments.side) for seed in range(arguments.tomograms)]
+    if arguments.mixed:
+        for one, structure in mixed(arguments.tomograms, arguments.seed, arguments.side):
+            print(f"{structure.name}, {one.particles[0].kilodalton:.0f} kDa")
+            matching([one], Label.COMPLEX, structure, PIXEL, arguments.step)
+        return
+    known = [of_two_kinds(seed, arguments.side) for seed in range(arguments.tomograms)]
     pixels = {Label.RIBOSOME: 20.0, Label.COMPLEX: 10.0}
     print(
         f"template matching, {arguments.tomograms} tomograms of {arguments.side} x {arguments.side} x {DEPTH}"
     )
     for name in arguments.classes:
         label = Label[name.upper()]
-        matching(known, label, pixels[label], arguments.step)
+        matching(known, label, structures()[label], pixels[label], arguments.step)
     if not arguments.no_segmenter:
         print("the shipped segmenter's picks, figure of merit at least 0.5")
         for name in arguments.classes:
-            segmenting(known, Label[name.upper()])
+            label = Label[name.upper()]
+            segmenting(known, label, structures()[label])
 
 
 if __name__ == "__main__":
