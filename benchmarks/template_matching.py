@@ -1,10 +1,13 @@
 """Template matching where the truth is known: F1 beside the segmenter's, angles, and cost.
 
     python benchmarks/template_matching.py [--tomograms 2] [--side 192] [--step 15] [--classes ribosome]
+    python benchmarks/template_matching.py --mixed [--seed 2026] [--tomograms 4] [--side 144] [--step 30]
 
 Tomograms and structures are none that any training has seen. The template is the very structure that was put
 into the specimen, a ribosome or a complex of 550 kDa: as much as a user of a known particle knows. Tilts are
-known to an alignment's errors, the CTF exactly. Prints what benchmarks/RESULTS.md keeps.
+known to an alignment's errors, the CTF exactly. ``--mixed`` takes the tomograms of benchmarks/tomography.py,
+or of another seed, their middle ``--side`` voxels a side, and looks for each complex of 400 to 700 kDa.
+Prints what benchmarks/RESULTS.md keeps.
 """
 
 import argparse
@@ -13,43 +16,54 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 
 from emflow.evaluation.segmentation import class_scores
+from emflow.evaluation.volume_picking import MatchedPicks, PickScores, match_picks
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import SEGMENT
 from emflow.preprocessing import centre_and_spread
 from emflow.resampling import Resampling
 from emflow.segmentation import SCORE, whole
+from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.ranges import uniform
 from emflow.simulation.shapes import Structure, procedural_structure
-from emflow.simulation.tomograms import SimulatedTiltSeries, Specimen, draw_specimen, record_tilt_series
+from emflow.simulation.tomograms import (
+    Particle,
+    SimulatedTiltSeries,
+    TomogramRanges,
+    draw_specimen,
+    record_tilt_series,
+)
 from emflow.simulation.tomograms.ribosomes import ribosome_like
 from emflow.simulation.tomograms.simulate import reconstructed, weighted
 from emflow.simulation.tomograms.tilts import draw_geometry, misaligned
-from emflow.template_matching import match
+from emflow.template_matching import figures_of_merit, match
 from emflow.template_orientations import misorientation_degrees, orientations, rotations_of
 from emflow.template_preparation import template_from_structure
+from emflow.template_refinement import refined_rotations
 from emflow.template_weighting import TiltOptics, tomogram_transfer
 from emflow.tilt_geometry import TiltGeometry
 from emflow.tomogram_classes import Label
-from emflow.training.tomograms import RANGES
-from emflow.volume_picking import find_peaks
+from emflow.training.tomograms import RANGES, SHAPE
+from emflow.volume_picking import centred_angstrom, find_peaks
 
 PIXEL = 10.0
 DEPTH = 120
+# Both pickers' own threshold, and the floor under what they keep.
+MERIT, FLOOR = 0.5, 0.2
 COMPLEX_DALTON = 550e3
+MIXED_KILODALTON = (400.0, 700.0)
 _VOLT_PER_DALTON = 2.6 / 0.81
 
 
 @dataclass(frozen=True)
 class Known:
-    """A tomogram, what is known of its tilts, and the truth."""
+    """A tomogram, what is known of its tilts, and the particles that are looked for."""
 
     volume: np.ndarray
     geometry: TiltGeometry
     series: SimulatedTiltSeries
-    specimen: Specimen
+    particles: list[Particle]
     exposure_weighted: bool
 
 
@@ -63,66 +77,71 @@ def structures() -> dict[Label, Structure]:
     }
 
 
-def simulated(seed: int, side: int) -> Known:
-    """Simulate a tomogram that holds both particles."""
-    rng = np.random.default_rng((seed, 77))
-    ranges = replace(RANGES, ribosome_probability=1.0, complex_probability=1.0)
-    ranges = replace(ranges, ribosomes=(2000.0, 6000.0), complexes=(4000.0, 12_000.0))
-    kinds = structures()
-    specimen = draw_specimen(
-        rng,
-        ranges,
-        (DEPTH, side, side),
-        PIXEL,
-        ribosomes=[kinds[Label.RIBOSOME]],
-        complexes=[kinds[Label.COMPLEX]],
-    )
+def simulated(rng: np.random.Generator, ranges: TomogramRanges, side: int, **kinds: object) -> Known:
+    """Simulate a tomogram as `emflow.simulation.tomograms.simulate_tomogram` does, and keep its tilts."""
+    shape = (DEPTH, side, side)
+    specimen = draw_specimen(rng, ranges, shape, PIXEL, **kinds)  # type: ignore[arg-type]
     true = draw_geometry(rng, ranges)
     series = record_tilt_series(rng, ranges, specimen, true, (side, side))
     shift, axis = uniform(rng, ranges.residual_shift_pixels), uniform(rng, ranges.residual_axis_degrees)
     found = misaligned(rng, true, shift * PIXEL, axis)
     weigh = bool(rng.random() < ranges.exposure_weighting_probability)
     images = series.contrast(series.even + series.odd)
-    volume = reconstructed(weighted(images, series) if weigh else images, found, PIXEL, (DEPTH, side, side))
-    return Known(volume, found, series, specimen, weigh)
+    volume = reconstructed(weighted(images, series) if weigh else images, found, PIXEL, shape)
+    return Known(volume, found, series, specimen.particles, weigh)
 
 
-def scored(points: np.ndarray, true: np.ndarray, within: float) -> tuple[int, np.ndarray]:
-    """Return how many true centres (n, 3) were met, and which each point (m, 3), best first, met or -1."""
-    met = np.full(len(points), -1)
-    used: set[int] = set()
-    tree = cKDTree(true) if len(true) else None
-    for number, point in enumerate(points):
-        near = tree.query_ball_point(point, within) if tree is not None else []
-        free = [one for one in near if one not in used]
-        if free:
-            met[number] = min(free, key=lambda one: np.linalg.norm(point - true[one]))
-            used.add(int(met[number]))
-    return len(used), met
-
-
-def told(hits: int, picked: int, true: int) -> str:
-    precision, recall = hits / max(1, picked), hits / max(1, true)
-    return (
-        f"{true:4d} true  precision {precision:.2f}  recall {recall:.2f}  "
-        f"F1 {2 * hits / max(1, picked + true):.2f}"
+def of_two_kinds(seed: int, side: int) -> Known:
+    """Simulate a tomogram that holds both of `structures`, and nothing else that is compact."""
+    ranges = replace(RANGES, ribosome_probability=1.0, complex_probability=1.0)
+    ranges = replace(ranges, ribosomes=(2000.0, 6000.0), complexes=(4000.0, 12_000.0))
+    kinds = structures()
+    return simulated(
+        np.random.default_rng((seed, 77)),
+        ranges,
+        side,
+        ribosomes=[kinds[Label.RIBOSOME]],
+        complexes=[kinds[Label.COMPLEX]],
     )
+
+
+def mixed(count: int, seed: int, side: int) -> list[tuple[Known, Structure]]:
+    """Return tomograms as `emflow.training.tomograms.held_apart` has them, for each complex in the range."""
+    library = ParticleLibrary("held_apart", procedural=60)
+    found = []
+    for number in np.random.default_rng((seed, 12)).integers(2**31, size=count):
+        one = simulated(np.random.default_rng(int(number)), RANGES, SHAPE[1], library=library)
+        edge = (SHAPE[1] - side) // 2
+        middle = np.ascontiguousarray(one.volume[:, edge : edge + side, edge : edge + side])
+        inside = [
+            each
+            for each in one.particles
+            if each.label == Label.COMPLEX and max(map(abs, each.centre_angstrom[:2])) < side / 2 * PIXEL
+        ]
+        for name, mass in sorted({(each.species, each.kilodalton) for each in inside}):
+            if MIXED_KILODALTON[0] <= mass < MIXED_KILODALTON[1]:
+                plain = library.structure(int(name.rsplit("-", 1)[1]))
+                factor = (mass * 1e3 * _VOLT_PER_DALTON / plain.weights.sum()) ** (1 / 3)
+                kind = [each for each in inside if (each.species, each.kilodalton) == (name, mass)]
+                found.append((replace(one, volume=middle, particles=kind), plain.rescaled(float(factor))))
+    return found
 
 
 def truth(one: Known, label: Label) -> tuple[np.ndarray, np.ndarray]:
     """Return centres (n, 3), (x, y, z) in angstrom, and angles (n, 3)."""
-    particles = [each for each in one.specimen.particles if each.label == label]
+    particles = [each for each in one.particles if each.label == label]
     centres = np.array([each.centre_angstrom for each in particles]).reshape(-1, 3)
     angles = [(each.rot_degrees, each.tilt_degrees, each.psi_degrees) for each in particles]
     return centres, np.array(angles).reshape(-1, 3)
 
 
-def matching(known: list[Known], label: Label, pixel: float, step: float) -> None:
+def matching(known: list[Known], label: Label, structure: Structure, pixel: float, step: float) -> None:
     """Print F1 of template picks at the suggested threshold, and at the best one."""
-    structure = structures()[label]
     template = template_from_structure(structure, pixel_size_angstrom=pixel)
     rotations = orientations(step)
-    scores, meets, total, seconds, voxels, picked, hits, errors, angles = [], [], 0, 0.0, 0, 0, 0, [], []
+    parts: list[MatchedPicks] = []
+    seconds, refining, voxels = 0.0, 0.0, 0
+    errors, before, after = [], [], []
     for one in known:
         shape = tuple(max(2, 2 * round(side * PIXEL / pixel / 2)) for side in one.volume.shape)
         work = Resampling(one.volume.shape, shape, pixel / PIXEL)
@@ -141,68 +160,77 @@ def matching(known: list[Known], label: Label, pixel: float, step: float) -> Non
             "none",
             one.exposure_weighted,
         )
+        transfer = tomogram_transfer(template.box, pixel, one.geometry, optics)
         started = time.process_time()
         found = match(
             lambda part, volume=volume: volume[part],
             shape,
             template,
             rotations,
-            tomogram_transfer(template.box, pixel, one.geometry, optics),
+            transfer,
             distance_voxels=0.7 * structure.diameter_angstrom / pixel,
             centre=centre,
             spread=spread,
         )
         seconds += time.process_time() - started
         voxels += volume.size
-        points = ((found.voxels_zyx - [side // 2 for side in shape]) * pixel)[:, ::-1]
+        points = centred_angstrom(found.voxels_zyx, shape, pixel)
         true, turned = truth(one, label)
-        within = structure.diameter_angstrom / 4
-        _, met = scored(points, true, within)
-        above = found.scores >= found.threshold()
-        hits += int((met[above] >= 0).sum())
-        picked += int(above.sum())
-        total += len(true)
-        scores.append(found.scores)
-        meets.append(met >= 0)
-        right = np.flatnonzero(above & (met >= 0))
-        errors += np.linalg.norm(points[right] - true[met[right]], axis=1).tolist()
-        angles += misorientation_degrees(
-            rotations[found.rotations[right]], rotations_of(turned[met[right]])
-        ).tolist()
-        print(f"    threshold {found.threshold():.3f}, best score {found.scores[:1]}", flush=True)
-    score, good = np.concatenate(scores), np.concatenate(meets)
-    order = np.argsort(-score)
-    best = max(
-        (2 * hit / (number + total), float(score[at]))
-        for at, number, hit in zip(
-            order, range(1, len(order) + 1), np.cumsum(good[order]).tolist(), strict=True
+        # Tomograms have thresholds of their own: half a point of merit is each one's.
+        merits = figures_of_merit(found.scores, found.threshold())
+        part = match_picks(points, merits, true, structure.diameter_angstrom)
+        parts.append(part)
+        right = (part.truth >= 0) & (part.scores >= MERIT)
+        picks, met = part.order[right], part.truth[right]
+        errors += np.linalg.norm(points[picks] - true[met], axis=1).tolist()
+        started = time.process_time()
+        refined = refined_rotations(
+            lambda part, volume=volume: volume[part],
+            shape,
+            template,
+            found.voxels_zyx[picks],
+            rotations[found.rotations[picks]],
+            transfer,
+            step_degrees=step,
+            centre=centre,
+            spread=spread,
         )
-    )
+        refining += time.process_time() - started
+        for kept, which in ((before, rotations[found.rotations[picks]]), (after, refined)):
+            kept += misorientation_degrees(which, rotations_of(turned[met])).tolist()
+        print(f"    threshold {found.threshold():.3f}, best score {found.scores[:1]}", flush=True)
     rate = seconds / (voxels / 1e6) / (len(rotations) / 1000)
     print(
         f"  {label.name.lower():9} {structure.diameter_angstrom:.0f} A across at {pixel:g} A, "
-        f"{len(rotations)} rotations: {told(hits, picked, total)} (at best {best[0]:.2f}); "
+        f"{len(rotations)} rotations: {PickScores.of(parts, MERIT)}; "
         f"{rate:.0f} CPU-seconds per Mvoxel and 1000 rotations"
     )
     if errors:
-        print(f"    median error {np.median(errors):.0f} A, {np.median(angles):.0f} degrees", flush=True)
+        angles = "; ".join(
+            f"{when} {np.median(kept):.1f} (upper quartile {np.quantile(kept, 0.75):.1f})"
+            for when, kept in (("on the grid", before), ("refined", after))
+        )
+        print(
+            f"    median error {np.median(errors):.0f} A; degrees {angles}; "
+            f"{refining / len(errors):.2f} CPU-seconds a peak",
+            flush=True,
+        )
 
 
-def segmenting(known: list[Known], label: Label) -> None:
+def segmenting(known: list[Known], label: Label, structure: Structure) -> None:
     """Print F1 of the shipped segmenter's picks."""
     network, _ = load_model(shipped_model("segmenter"), SEGMENT)
-    structure = structures()[label]
-    hits = picked = total = 0
+    parts = []
     for one in known:
         found = class_scores(network, one.volume, "zyx")[0][label] / np.float32(SCORE)
         picks = find_peaks(
-            whole(found), found.shape, distance_voxels=0.7 * structure.diameter_angstrom / PIXEL, floor=0.5
+            whole(found), found.shape, distance_voxels=0.7 * structure.diameter_angstrom / PIXEL, floor=FLOOR
         )
-        points = ((picks.voxels_zyx - [side // 2 for side in found.shape]) * PIXEL)[:, ::-1]
-        true, _ = truth(one, label)
-        hit, _ = scored(points, true, structure.diameter_angstrom / 4)
-        hits, picked, total = hits + hit, picked + len(points), total + len(true)
-    print(f"  {label.name.lower():9} {told(hits, picked, total)}", flush=True)
+        points = centred_angstrom(picks.voxels_zyx, found.shape, PIXEL)
+        parts.append(
+            match_picks(points, picks.figure_of_merit, truth(one, label)[0], structure.diameter_angstrom)
+        )
+    print(f"  {label.name.lower():9} {PickScores.of(parts, MERIT)}", flush=True)
 
 
 def main() -> None:
@@ -213,20 +241,28 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=15.0)
     parser.add_argument("--classes", nargs="+", default=["ribosome", "complex"])
     parser.add_argument("--no-segmenter", action="store_true")
+    parser.add_argument("--mixed", action="store_true")
+    parser.add_argument("--seed", type=int, default=2026)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    known = [simulated(seed, arguments.side) for seed in range(arguments.tomograms)]
+    if arguments.mixed:
+        for one, structure in mixed(arguments.tomograms, arguments.seed, arguments.side):
+            print(f"{structure.name}, {one.particles[0].kilodalton:.0f} kDa")
+            matching([one], Label.COMPLEX, structure, PIXEL, arguments.step)
+        return
+    known = [of_two_kinds(seed, arguments.side) for seed in range(arguments.tomograms)]
     pixels = {Label.RIBOSOME: 20.0, Label.COMPLEX: 10.0}
     print(
         f"template matching, {arguments.tomograms} tomograms of {arguments.side} x {arguments.side} x {DEPTH}"
     )
     for name in arguments.classes:
         label = Label[name.upper()]
-        matching(known, label, pixels[label], arguments.step)
+        matching(known, label, structures()[label], pixels[label], arguments.step)
     if not arguments.no_segmenter:
         print("the shipped segmenter's picks, figure of merit at least 0.5")
         for name in arguments.classes:
-            segmenting(known, Label[name.upper()])
+            label = Label[name.upper()]
+            segmenting(known, label, structures()[label])
 
 
 if __name__ == "__main__":

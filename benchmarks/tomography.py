@@ -13,12 +13,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from emflow.cli.pick_tomogram import SUGGESTED_THRESHOLD
+from emflow.evaluation.membranes import SurfaceCounts, surfaces_by_wedge
 from emflow.evaluation.segmentation import class_scores, evaluate_segmenter
 from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
+from emflow.evaluation.volume_picking import PickScores, match_picks
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import UNet
 from emflow.reconstruction import ramp_filter, reconstruct_slab
+from emflow.scoring_volumes import known_voxels
 from emflow.segmentation import SCORE, whole
 from emflow.simulation.tomograms import (
     SimulatedTomogram,
@@ -31,9 +35,13 @@ from emflow.tilt_alignment import align, shift_error
 from emflow.tomogram_classes import Label
 from emflow.training.tomograms import held_apart
 from emflow.volume_denoising import denoised
-from emflow.volume_picking import find_peaks
+from emflow.volume_picking import centred_angstrom, find_peaks
 
 PIXEL = 10.0
+# As pick_tomogram has them: the lowest figure of merit that it keeps, and angstrom between two picks.
+FLOOR, DISTANCE = 0.2, 150.0
+# What complexes are scored apart by, in kilodalton: below, within and above what a bar was set for.
+MASSES = ((350.0, 400.0), (400.0, 700.0), (700.0, 1100.0))
 # The size that the time of a segmentation is told for.
 LARGE = (464, 928, 928)
 
@@ -73,33 +81,40 @@ def alignment(count: int) -> None:
 def picking(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedTomogram], axes: str) -> None:
     """Print precision, recall and F1 of picks within half a radius."""
     scores = [class_scores(network, volume, axes)[0] for volume in volumes]
-    for label, distance, within in ((Label.RIBOSOME, 150.0, 65.0), (Label.COMPLEX, 100.0, 35.0)):
-        hits = picked = true = 0
+    for label in (Label.RIBOSOME, Label.COMPLEX):
+        parts = []
+        masses: list[np.ndarray] = []
         for score, tomogram in zip(scores, tomograms, strict=True):
             found = score[label] / np.float32(SCORE)
-            picks = find_peaks(
-                whole(found),
-                found.shape,
-                distance_voxels=distance / PIXEL,
-                floor=0.5,
-            )
-            centre = np.array([side // 2 for side in found.shape])
-            points = ((picks.voxels_zyx - centre) * PIXEL)[:, ::-1]
-            particles = [one.centre_angstrom for one in tomogram.particles if one.label == label]
-            used: set[int] = set()
-            for point in points:
-                near = [
-                    n
-                    for n, one in enumerate(particles)
-                    if n not in used and np.linalg.norm(point - np.array(one)) <= within
-                ]
-                if near:
-                    used.add(near[0])
-            hits, picked, true = hits + len(used), picked + len(points), true + len(particles)
-        precision, recall = hits / max(1, picked), hits / max(1, true)
+            picks = find_peaks(whole(found), found.shape, distance_voxels=DISTANCE / PIXEL, floor=FLOOR)
+            points = centred_angstrom(picks.voxels_zyx, found.shape, PIXEL)
+            particles = [one for one in tomogram.particles if one.label == label]
+            true = np.array([one.centre_angstrom for one in particles]).reshape(-1, 3)
+            diameters = np.array([one.diameter_angstrom for one in particles])
+            parts.append(match_picks(points, picks.figure_of_merit, true, diameters))
+            masses.append(np.array([one.kilodalton for one in particles]))
+        print(f"  {label.name.lower():9} {PickScores.of(parts, SUGGESTED_THRESHOLD)}")
+        if label == Label.COMPLEX:
+            for low, high in MASSES:
+                bands = [(mass >= low) & (mass < high) for mass in masses]
+                apart = [part.among(band) for part, band in zip(parts, bands, strict=True)]
+                print(f"    {low:.0f} to {high:.0f} kDa {PickScores.of(apart, SUGGESTED_THRESHOLD)}")
+
+
+def membranes(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> None:
+    """Print surface Dice where the tilts show membranes, and where the missing wedge hides them."""
+    rows = []
+    for volume, tomogram in zip(volumes, tomograms, strict=True):
+        true = tomogram.labels == Label.MEMBRANE
+        if true.any():
+            found = class_scores(network, volume, "zyx")[1] == Label.MEMBRANE
+            rows.append(surfaces_by_wedge(found, true, known_voxels(tomogram.labels), tomogram.geometry))
+    for name, parts in zip(("shown", "hidden"), zip(*rows, strict=True), strict=True):
+        counts = SurfaceCounts.total(parts)
+        mean = np.nanmean([one.dice for one in parts])
         print(
-            f"  {label.name.lower():9} {true:4d} true  precision {precision:.2f}  recall {recall:.2f}  "
-            f"F1 {2 * hits / max(1, picked + true):.2f}"
+            f"  membranes {name} by the tilts: {counts.true} voxels, surface Dice {mean:.3f} (a mean of "
+            f"tomograms), {counts.dice:.3f} (of all voxels); found {counts.recall:.3f}"
         )
 
 
@@ -146,6 +161,7 @@ def main() -> None:
                 print(f"  {name}: {one}")
             print(f"picks in {what} tomograms, slices along {', '.join(axes)}, figure of merit at least 0.5")
             picking(segmenter, [one.full for one in volumes], tomograms, axes)
+        membranes(segmenter, [one.full for one in volumes], tomograms)
     cost(segmenter)
 
 

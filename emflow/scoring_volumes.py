@@ -16,6 +16,11 @@ def dice(found: Mask, true: Mask, known: Mask) -> float:
     return 2 * int((found & true).sum()) / total if total else float("nan")
 
 
+def surface_voxels(mask: Mask) -> Mask:
+    """Return those voxels of a mask that touch its outside by a face; the volume's sides are none."""
+    return np.asarray(mask & ~ndimage.binary_erosion(mask, border_value=1))
+
+
 def surface_dice(found: Mask, true: Mask, known: Mask, tolerance_voxels: float = 1.0) -> float:
     """Return what share of both masks' surfaces lies within a tolerance of the other's surface.
 
@@ -23,7 +28,7 @@ def surface_dice(found: Mask, true: Mask, known: Mask, tolerance_voxels: float =
     (those of the mask that touch its outside by a face) for surface elements; nan when both are empty.
     """
     found, true = found & known, true & known
-    surfaces = [mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in (found, true)]
+    surfaces = [surface_voxels(mask) for mask in (found, true)]
     sizes = [int(surface.sum()) for surface in surfaces]
     if not sum(sizes):
         return float("nan")

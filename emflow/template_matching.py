@@ -16,27 +16,19 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 
 import numpy as np
-import scipy.fft
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage, special
-from torch.nn import functional
 
+from emflow.preprocessing import centre_and_spread
 from emflow.template_orientations import Matrices
 from emflow.template_preparation import Template, Volume
-from emflow.volume_picking import apart
+from emflow.template_search import Read, TemplateSearch, standardised
+from emflow.volume_picking import best_apart
 
-Read = Callable[[tuple[slice, slice, slice]], Volume]
-# Local deviations below this share of the tomogram's own are taken for it: nothing is found in nothing.
-_LEAST_DEVIATION = 0.25
-# The score's spread is measured on so many of the rotations.
-_SAMPLED_ROTATIONS = 64
 _TILE_VOXELS = 160
-# Of normal numbers: standard deviation over median absolute deviation.
-_NORMAL_DEVIATION = 1.4826
 # Set on four simulated tomograms (benchmarks/RESULTS.md).
 _DEVIATIONS = 4.0
-_GPU_BYTES = 4e9
 
 
 @dataclass(frozen=True)
@@ -77,8 +69,7 @@ class Matches:
         """
         if not len(self.scores):
             return self.chance()
-        usual = float(np.median(self.scores))
-        deviation = _NORMAL_DEVIATION * float(np.median(np.abs(self.scores - usual)))
+        usual, deviation = centre_and_spread(self.scores[None])
         return max(self.chance(), usual + _DEVIATIONS * deviation)
 
 
@@ -128,7 +119,7 @@ def match(
     progress
         Is told how many tiles are done, of how many.
     """
-    search = _Search(template, rotations, transfer, torch.device(device))
+    search = TemplateSearch(template, rotations, transfer, torch.device(device))
     # A peak is the highest within the cube that fits between two that are just far enough apart.
     reach = max(1, int(distance_voxels / 2 / math.sqrt(3)))
     tiles = list(_tiles(shape, tile_voxels - template.box - 2 * reach))
@@ -136,106 +127,26 @@ def match(
     for number, core in enumerate(tiles):
         window = tuple(slice(part.start - reach, part.stop + reach) for part in core)
         half = template.box // 2
-        tile = _padded(read, shape, tuple(slice(p.start - half, p.stop + half) for p in window))
-        known = (np.clip((tile - centre) / (spread or 1.0), -clip_spreads, clip_spreads)).astype(np.float32)
-        known[~np.isfinite(tile)] = 0.0  # beyond the tomogram's sides
-        scores, best, square = search.scores(known, reach)
+        tile = standardised(
+            read,
+            shape,
+            tuple(slice(p.start - half, p.stop + half) for p in window),
+            centre=centre,
+            spread=spread,
+            clip_spreads=clip_spreads,
+        )
+        scores, best, square = search.scores(tile, reach)
         squares += square
         found.append(_peaks(scores, best, window, shape, reach))
         if progress is not None:
             progress(number + 1, len(tiles))
     table = np.concatenate(found)
-    # Best first; of equals the first in the volume, so that no tile changes the order.
-    table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 6]))]
-    table = table[apart(table[:, :3], distance_voxels)]
+    table = table[best_apart(table[:, :3], table[:, 6], distance_voxels)]
     voxels = float(np.prod(shape))
     deviation = math.sqrt(squares / (voxels * search.sampled))
     return Matches(
         table[:, 3:6], table[:, 6], table[:, 7].astype(np.int64), deviation, voxels * len(rotations)
     )
-
-
-class _Search:
-    """A template, ready to be turned and looked for in tiles."""
-
-    def __init__(
-        self, template: Template, rotations: Matrices, transfer: Volume, device: torch.device
-    ) -> None:
-        self.device = device
-        self.box = template.box
-        self.density = torch.from_numpy(template.density).to(device)
-        self.mask = torch.from_numpy(template.mask).to(device)
-        self.transfer = torch.from_numpy(transfer).to(device)
-        self.rotations = rotations
-        self.every = max(1, len(rotations) // _SAMPLED_ROTATIONS)
-        self.sampled = len(range(0, len(rotations), self.every))
-        half = self.box // 2
-        axis = (torch.arange(self.box, dtype=torch.float32, device=device) - half).unsqueeze(0)
-        z, y, x = torch.meshgrid(axis[0], axis[0], axis[0], indexing="ij")
-        self._points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
-
-    def turned(self, first: int, last: int) -> torch.Tensor:
-        """Return templates (n, box, box, box) as the tomogram shows them, masked, of mean 0 and norm 1."""
-        matrices = torch.from_numpy(self.rotations[first:last]).to(self.device, torch.float32)
-        # A voxel of the tomogram shows the particle's point R^T p; twice as many voxels of the density.
-        own = 2 * torch.einsum("pj,njk->npk", self._points, matrices) + self.box
-        grid = own * (2 / (2 * self.box - 1)) - 1
-        count, box = len(matrices), self.box
-        turned = functional.grid_sample(
-            self.density.expand(count, 1, -1, -1, -1),
-            grid.reshape(count, box, box, box, 3),
-            mode="bilinear",
-            padding_mode="zeros",
-            align_corners=True,
-        )[:, 0]
-        turned = torch.fft.irfftn(torch.fft.rfftn(turned, dim=(1, 2, 3)) * self.transfer, s=(box,) * 3)
-        mean = (turned * self.mask).sum(dim=(1, 2, 3), keepdim=True) / self.mask.sum()
-        masked = (turned - mean) * self.mask
-        norm = ((turned - mean) * masked).sum(dim=(1, 2, 3), keepdim=True).clamp(min=1e-20).sqrt()
-        unit: torch.Tensor = masked / norm
-        return unit
-
-    def scores(self, tile: Volume, reach: int) -> tuple[Volume, NDArray[np.int32], float]:
-        """Return a tile's best scores, their rotations, and the sum of the squares of sampled scores.
-
-        Of a tile (z + box, y + box, x + box) scores have shape (z, y, x); squares are summed over its core,
-        ``reach`` voxels further in.
-        """
-        values = torch.from_numpy(tile).to(self.device)
-        inner = tuple(side - self.box for side in tile.shape)
-        size = tuple(scipy.fft.next_fast_len(side, real=True) for side in tile.shape)
-        spectrum = torch.fft.rfftn(values, s=size)
-        weight = float(self.mask.sum())
-        mean = self._correlation(spectrum, self.mask, size, inner) / weight
-        square = self._correlation(torch.fft.rfftn(values**2, s=size), self.mask, size, inner) / weight
-        deviation = (square - mean**2).clamp(min=_LEAST_DEVIATION**2).sqrt()
-        factor = 1 / (deviation * math.sqrt(weight))
-        best = torch.full(inner, -math.inf, device=self.device)
-        which = torch.zeros(inner, dtype=torch.int32, device=self.device)
-        core = tuple(slice(reach, side - reach) for side in inner)
-        squares = 0.0
-        batch = 8 if self.device.type == "cpu" else max(1, int(_GPU_BYTES / (64 * self.box**3)))
-        for first in range(0, len(self.rotations), batch):
-            templates = self.turned(first, min(first + batch, len(self.rotations)))
-            for number, template in enumerate(templates, first):
-                score = self._correlation(spectrum, template, size, inner).mul_(factor)
-                which.masked_fill_(score > best, number)
-                torch.maximum(best, score, out=best)
-                if number % self.every == 0:
-                    squares += float(score[core].square().sum(dtype=torch.float64))
-        return best.cpu().numpy(), which.cpu().numpy(), squares
-
-    def _correlation(
-        self, spectrum: torch.Tensor, kernel: torch.Tensor, size: tuple[int, ...], inner: tuple[int, ...]
-    ) -> torch.Tensor:
-        """Return ``sum over d of tile(p + d) kernel(d)`` for the points p that the kernel fits about."""
-        # Axis by axis: most of the padded kernel is 0, and lines of zeros need no transform.
-        transformed = torch.fft.rfft(kernel, n=size[2], dim=2)
-        transformed = torch.fft.fft(transformed, n=size[1], dim=1)
-        transformed = torch.fft.fft(transformed, n=size[0], dim=0)
-        both = torch.fft.ifft2(transformed.conj_physical_().mul_(spectrum), dim=(0, 1))
-        lines: torch.Tensor = torch.fft.irfft(both[: inner[0], : inner[1]], n=size[2], dim=2)
-        return lines[:, :, : inner[2]]
 
 
 def _tiles(shape: tuple[int, int, int], most: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -246,19 +157,6 @@ def _tiles(shape: tuple[int, int, int], most: int) -> Iterator[tuple[slice, slic
         edges = np.linspace(0, side, count + 1).round().astype(int)
         axes.append([slice(int(a), int(b)) for a, b in pairwise(edges)])
     yield from product(axes[0], axes[1], axes[2])
-
-
-def _padded(read: Read, shape: tuple[int, int, int], window: tuple[slice, ...]) -> Volume:
-    """Return a window of the tomogram; nan where it reaches beyond."""
-    inside = [
-        slice(max(0, part.start), min(side, part.stop)) for part, side in zip(window, shape, strict=True)
-    ]
-    tile = np.full([part.stop - part.start for part in window], np.nan, dtype=np.float32)
-    place = tuple(
-        slice(own.start - part.start, own.stop - part.start) for own, part in zip(inside, window, strict=True)
-    )
-    tile[place] = read((inside[0], inside[1], inside[2]))
-    return tile
 
 
 def _peaks(

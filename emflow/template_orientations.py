@@ -2,49 +2,40 @@
 
 A rotation here is a matrix that takes a particle's own coordinates (x, y, z) to the tomogram's. RELION states
 it by rot, tilt and psi: its matrix is ``Z(psi) Y(tilt) Z(rot)`` of rotations of the axes, which turn a vector
-the other way (RELION, ``src/euler.cpp``). Symmetry is about the particle's z axis, with dihedral twofold axes
-along x.
+the other way (RELION, ``src/euler.cpp``). What symmetry makes equal to a rotation is it after one of
+`emflow.symmetry.symmetry_rotations`.
 """
 
 import math
-import re
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-from emflow.tilt_geometry import rotation_x, rotation_y, rotation_z
+from emflow.symmetry import symmetry_rotations
+from emflow.symmetry_names import checked_symmetry
+from emflow.tilt_geometry import rotation_y, rotation_z
 
 Matrices = NDArray[np.float64]
-SYMMETRIES = "C1, C2 ... or D1, D2 ..."
-
-
-def read_symmetry(name: str) -> tuple[int, bool]:
-    """Return the order of the axis along z, and whether there are twofold axes across it.
-
-    Raises
-    ------
-    ValueError
-        If it is neither cyclic nor dihedral.
-    """
-    match = re.fullmatch(r"([CDcd])([1-9]\d?)", name.strip())
-    if match is None:
-        raise ValueError(f"{name!r} is none of {SYMMETRIES}")
-    return int(match[2]), match[1] in "Dd"
+# Half a diagonal of a square lattice and a little more: with half a turn's step it is less than a step.
+_COVERED_STEPS = 0.8
+_SAMPLES = 20_000
 
 
 def orientations(step_degrees: float, symmetry: str = "C1") -> Matrices:
-    """Return rotations (n, 3, 3) such that any other is within about ``step_degrees`` of one of them.
+    """Return rotations (n, 3, 3) such that any other is within ``step_degrees`` of one of them.
 
     The particle's z axis points to a Fibonacci lattice of directions, each of which stands for a square of
     that step; about each it is turned in even steps. Symmetry leaves out what looks the same: a cyclic one
-    turns, a dihedral one half of the directions too.
+    turns, a dihedral one half of the directions too. Of tetrahedra, octahedra and icosahedra the tomogram's z
+    axis, as the particle sees it, points to the lattice's part in an asymmetric unit of the sphere.
 
     Parameters
     ----------
     step_degrees
         Between neighbours, 1 to 90.
     symmetry
-        C1, C2 ... or D1, D2 ...
+        See `emflow.symmetry`.
 
     Raises
     ------
@@ -53,16 +44,57 @@ def orientations(step_degrees: float, symmetry: str = "C1") -> Matrices:
     """
     if not 1 <= step_degrees <= 90:
         raise ValueError(f"a step of {step_degrees:g} degrees is not from 1 to 90")
-    order, dihedral = read_symmetry(symmetry)
+    name = checked_symmetry(symmetry)
     step = math.radians(step_degrees)
-    count = math.ceil((2 if dihedral else 4) * math.pi / step**2)
+    if name[0] in "CD":
+        order, dihedral = int(name[1:]), name[0] == "D"
+        towards = _lattice(math.ceil((2 if dihedral else 4) * math.pi / step**2), upper=dihedral)
+        return _turned(towards, step, order)
+    unit = _asymmetric_directions(step, symmetry_rotations(name))
+    return _turned(unit, step, 1).transpose(0, 2, 1)
+
+
+def _lattice(count: int, *, upper: bool = False) -> NDArray[np.float64]:
+    """Return a Fibonacci lattice of directions (n, 3) on the sphere, or on its upper half."""
     place = (np.arange(count) + 0.5) / count
-    cosine = 1 - place if dihedral else 1 - 2 * place
-    towards = np.degrees(np.arange(count) * math.pi * (3 - math.sqrt(5)))
-    direction = rotation_z(towards) @ rotation_y(np.degrees(np.arccos(cosine)))
+    z = 1 - place if upper else 1 - 2 * place
+    angle = np.arange(count) * math.pi * (3 - math.sqrt(5))
+    across = np.sqrt(1 - z**2)
+    return np.column_stack([across * np.cos(angle), across * np.sin(angle), z])
+
+
+def _turned(directions: NDArray[np.float64], step: float, order: int) -> Matrices:
+    """Return the rotations that take z to directions (n, 3), each in even turns of an n-th of a circle."""
+    x, y, z = directions.T
+    to = rotation_z(np.degrees(np.arctan2(y, x))) @ rotation_y(np.degrees(np.arccos(z)))
     turns = math.ceil(2 * math.pi / order / step)
     turn = rotation_z(np.arange(turns) * 360.0 / order / turns)
-    return np.asarray((direction[:, None] @ turn[None]).reshape(-1, 3, 3))
+    return np.asarray((to[:, None] @ turn[None]).reshape(-1, 3, 3))
+
+
+def _asymmetric_directions(step: float, group: Matrices) -> NDArray[np.float64]:
+    """Return directions (n, 3) whose symmetric copies come near any direction, few of them twice.
+
+    Those of the lattice that are nearer to some direction of no symmetry than to its copies, and where the
+    edges of that unit are left bare, the barest places, one after the other.
+    """
+    copies = group @ (np.array([1.0, 2.0, 5.0]) / math.sqrt(30))
+
+    def within(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(directions[np.argmax(directions @ copies.T, axis=1) == 0])
+
+    count = math.ceil(4 * math.pi / step**2)
+    chosen = within(_lattice(count))
+    samples = within(_lattice(max(_SAMPLES * len(group) // 12, 20 * count)))
+    nearest = np.full(len(samples), 2.0)
+    if len(chosen):
+        nearest = cKDTree((group @ chosen.T).transpose(0, 2, 1).reshape(-1, 3)).query(samples)[0]
+    while nearest.max() > 2 * math.sin(_COVERED_STEPS * step / 2):
+        added = samples[np.argmax(nearest)]
+        chosen = np.concatenate([chosen, added[None]])
+        cosine = (samples @ (group @ added).T).max(axis=1)
+        nearest = np.minimum(nearest, np.sqrt(np.maximum(2 - 2 * cosine, 0)))
+    return chosen
 
 
 def relion_angles(rotations: Matrices) -> NDArray[np.float64]:
@@ -85,9 +117,5 @@ def rotations_of(angles_degrees: NDArray[np.floating]) -> Matrices:
 
 def misorientation_degrees(first: Matrices, second: Matrices, symmetry: str = "C1") -> NDArray[np.float64]:
     """Return by how much pairs of rotations (n, 3, 3) differ, at best of all that symmetry makes equal."""
-    order, dihedral = read_symmetry(symmetry)
-    same = rotation_z(np.arange(order) * 360.0 / order)
-    if dihedral:
-        same = np.concatenate([same, same @ rotation_x(180.0)])
-    trace = np.einsum("nij,nik,skj->ns", first, second, same)
+    trace = np.einsum("nij,nik,skj->ns", first, second, symmetry_rotations(symmetry))
     return np.asarray(np.degrees(np.arccos(np.clip((trace.max(axis=1) - 1) / 2, -1, 1))))

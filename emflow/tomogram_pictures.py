@@ -1,16 +1,47 @@
 """Pictures of a tomogram for a person: a slice as it is, and the same with its classes and picks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from emflow.overlay import CAPTION_PIXELS, colour, draw_scale_bar, to_grey
+from emflow.overlay import CAPTION_PIXELS, draw_scale_bar, to_grey
 from emflow.tomogram_classes import CLASSES, LabelClass
 
 _OPACITY = 0.45
 _GAP_PIXELS = 6
+_TEXT = (235, 235, 235)
+# No class of a segmentation has it.
+_TEMPLATE_COLOR = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class SlicePicks:
+    """Picks of one class near a slice: ``points_xy`` (n, 2) in voxels, and which picker found them."""
+
+    name: str
+    points_xy: NDArray[np.float64]
+    by_template: bool = False
+
+    def color(self, classes: Sequence[LabelClass]) -> tuple[int, int, int]:
+        """Return the colour of the class; what a template found has one of its own."""
+        known = {} if self.by_template else {each.name: each.color for each in classes}
+        return known.get(self.name, _TEMPLATE_COLOR)
+
+    def mark(
+        self,
+        pen: ImageDraw.ImageDraw,
+        middle: tuple[float, float],
+        radius: float,
+        color: tuple[int, int, int],
+    ) -> None:
+        """Draw one: a circle from the segmentation, a square from the template; dark about it, to be seen."""
+        shape = pen.rectangle if self.by_template else pen.ellipse
+        for outline, width, reach in (((0, 0, 0), 5, radius + 1), (color, 3, radius)):
+            box = (middle[0] - reach, middle[1] - reach, middle[0] + reach, middle[1] + reach)
+            shape(box, outline=outline, width=width)
 
 
 def coloured(
@@ -29,8 +60,7 @@ def draw_slice(
     image: NDArray[np.floating],
     labels: NDArray[np.uint8],
     *,
-    points_xy: NDArray[np.float64],
-    figures_of_merit: NDArray[np.float64],
+    picks: Sequence[SlicePicks],
     radius_voxels: float,
     pixel_size_angstrom: float,
     caption: str,
@@ -43,10 +73,10 @@ def draw_slice(
     ----------
     image, labels
         Shape (h, w).
-    points_xy
-        Picks of the slice (n, 2), in voxels.
+    picks
+        Those of each class and picker, named and counted below the picture.
     radius_voxels
-        Of the circles.
+        Of circles, and of squares from their middle to their sides.
     side
         Pixels of the longer side of one of the two pictures.
 
@@ -63,19 +93,19 @@ def draw_slice(
     right = Image.fromarray(coloured(grey, labels, classes)).resize(size, Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(right)
     radius = radius_voxels * factor
-    for (x, y), merit in zip(points_xy + 0.5, figures_of_merit, strict=True):
-        middle = x * factor, y * factor
-        box = (middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius)
-        draw.ellipse(box, outline=colour(float(merit)), width=2)
+    for each in picks:
+        for x, y in (each.points_xy + 0.5) * factor:
+            each.mark(draw, (float(x), float(y)), radius, each.color(classes))
     draw_scale_bar(draw, size, factor / pixel_size_angstrom)
-    picture = Image.new("RGB", (2 * size[0] + _GAP_PIXELS, size[1] + 2 * CAPTION_PIXELS), (20, 20, 20))
+    picture = Image.new("RGB", (2 * size[0] + _GAP_PIXELS, size[1] + 3 * CAPTION_PIXELS), (20, 20, 20))
     picture.paste(left, (0, 0))
     picture.paste(right, (size[0] + _GAP_PIXELS, 0))
     font = ImageFont.load_default(size=16)
     pen = ImageDraw.Draw(picture)
-    pen.text((10, size[1] + 8), caption, fill=(235, 235, 235), font=font)
+    pen.text((10, size[1] + 8), caption, fill=_TEXT, font=font)
     present = {int(value) for value in np.unique(labels)}
     legend(pen, (10, size[1] + CAPTION_PIXELS + 4), {c.name: c.color for c in classes if c.value in present})
+    _picks_legend(pen, (10, size[1] + 2 * CAPTION_PIXELS + 4), picks, classes)
     return picture
 
 
@@ -89,5 +119,22 @@ def legend(
         if name == "background":
             continue
         pen.rectangle((x, y + 3, x + 14, y + 17), fill=color)
-        pen.text((x + 20, y), name, fill=(235, 235, 235), font=font)
+        pen.text((x + 20, y), name, fill=_TEXT, font=font)
         x += 40 + round(pen.textlength(name, font=font))
+
+
+def _picks_legend(
+    pen: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    picks: Sequence[SlicePicks],
+    classes: Sequence[LabelClass],
+) -> None:
+    """Write what each mark is, and how many there are."""
+    font = ImageFont.load_default(size=16)
+    x, y = corner
+    for each in picks:
+        each.mark(pen, (x + 7, y + 10), 6, each.color(classes))
+        picker = "template" if each.by_template else "segmentation"
+        text = f"{len(each.points_xy)} {each.name} ({picker})"
+        pen.text((x + 20, y), text, fill=_TEXT, font=font)
+        x += 40 + round(pen.textlength(text, font=font))

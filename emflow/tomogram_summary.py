@@ -21,6 +21,7 @@ class SeriesSummary:
     defocus_angstrom: float | None = None
     exposure_electrons_per_square_angstrom: float | None = None
     classes: Mapping[str, float] = field(default_factory=dict)  # share of the voxels
+    particles_by_class: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class TomogramSummary:
     series: Sequence[SeriesSummary]
     failures: Mapping[str, str] = field(default_factory=dict)  # name -> reason
     particles_by_class: Mapping[str, int] = field(default_factory=dict)
+    found_by_template: Sequence[str] = ()  # which of the classes; the others are the segmentation's
     tilts_left_out: Mapping[str, str] = field(default_factory=dict)  # image -> reason
     files: Mapping[str, str] = field(default_factory=dict)  # what -> path
 
@@ -46,7 +48,9 @@ def summary_text(summary: TomogramSummary, next_commands: Sequence[str]) -> str:
     total = sum(one.particles for one in series)
     lines.append(f"  {total} particles from {len(series)} tomograms")
     for name, count in summary.particles_by_class.items():
-        lines.append(f"    {name}: {count}")
+        picker = "template" if name in summary.found_by_template else "segmentation"
+        held = sum(1 for one in series if one.particles_by_class.get(name))
+        lines.append(f"    {name}: {count} in {held} tomogram{'s' if held != 1 else ''} ({picker})")
     per = quantiles([one.particles for one in series])
     if per:
         median, low, high = (per[name] for name in ("median", "minimum", "maximum"))

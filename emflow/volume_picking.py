@@ -74,10 +74,7 @@ def find_peaks(
         found[:, [0, 3]] += low
         parts.append(found)
     table = np.concatenate(parts)
-    # Best first; of equals the first in the volume, so that no block changes the order.
-    table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0], -table[:, 6]))]
-    keep = apart(table[:, :3], distance_voxels)
-    table = table[keep]
+    table = table[best_apart(table[:, :3], table[:, 6], distance_voxels)]
     table = table[np.argsort(-table[:, 7], kind="stable")]
     return VolumePicks(table[:, 3:6], table[:, 7], table[:, 8].astype(np.int64))
 
@@ -119,17 +116,32 @@ def _values(block: Volume, centre: NDArray[np.integer], offsets: NDArray[np.int6
     return values
 
 
-def apart(points: NDArray[np.float64], distance: float) -> NDArray[np.bool_]:
-    """Return which points (n, 3) to keep, best first: none nearer to a kept one than the distance."""
-    keep = np.ones(len(points), dtype=bool)
-    if not len(points):
-        return keep
-    near = cKDTree(points).query_ball_point(points, distance)
+def best_apart(
+    voxels_zyx: NDArray[np.float64], heights: NDArray[np.float64], distance_voxels: float
+) -> NDArray[np.intp]:
+    """Return which peaks (n, 3) to keep, highest first: none nearer to a higher one than the distance.
+
+    Of equals the first in the volume goes first, so that neither blocks nor tiles change the order.
+    """
+    order = np.lexsort((*voxels_zyx.T[::-1], -heights))
+    keep = np.ones(len(order), dtype=bool)
+    if not len(order):
+        return order
+    points = voxels_zyx[order]
+    near = cKDTree(points).query_ball_point(points, distance_voxels)
     for number, others in enumerate(near):
         if keep[number]:
             later = [other for other in others if other > number]
             keep[later] = False
-    return keep
+    return order[keep]
+
+
+def centred_angstrom(
+    voxels_zyx: NDArray[np.float64], shape: tuple[int, int, int], pixel_size_angstrom: float
+) -> NDArray[np.float64]:
+    """Return centred (x, y, z) in angstrom (n, 3): voxel k of N lies at (k - N // 2) voxels."""
+    centre = np.array([side // 2 for side in shape])
+    return np.asarray(((voxels_zyx - centre) * pixel_size_angstrom)[:, ::-1])
 
 
 def membrane_normals(

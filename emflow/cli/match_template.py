@@ -16,6 +16,7 @@ from emflow.io.gpus import take_device
 from emflow.io.index import OK, TiltRow, VolumePickRow, write_index
 from emflow.io.volume_picks import volume_picks_table, write_failed_picks, write_volume_picks
 from emflow.resampling import Resampling
+from emflow.volume_picking import centred_angstrom
 
 if TYPE_CHECKING:
     from emflow.template_weighting import Correction, TiltOptics
@@ -71,7 +72,8 @@ def match_template(
     angular_step_degrees
         Between neighbouring rotations.
     symmetry
-        Of the particle about its z axis: C1, C2 ... or D1, D2 ...
+        Of the particle, axes as RELION has them: C1, C2 ..., D1, D2 ..., T, O, I (the same as I2),
+        I1, I2, I3 or I4.
     minimum_distance_angstrom
         Of two picks; 0 takes 0.7 diameters.
     threshold
@@ -96,6 +98,7 @@ def match_template(
     from emflow.segmentation import CLIP_SIGMAS, measured_standardisation
     from emflow.template_matching import figures_of_merit, match
     from emflow.template_orientations import orientations, relion_angles
+    from emflow.template_refinement import refined_rotations
     from emflow.template_weighting import tomogram_transfer
 
     torch.set_num_threads(threads)
@@ -122,12 +125,13 @@ def match_template(
     known = "wedge and CTF" if optics is not None else "wedge alone"
     say(STAGE, f"{row.name}: {len(rotations)} rotations at {pixel:.4g} A on {chosen}, {known}")
     centre, spread = measured_standardisation(source.slices, source.shape[0])
+    transfer = tomogram_transfer(made.box, pixel, geometry, optics)
     found = match(
         source.read,
         source.shape,
         made,
         rotations,
-        tomogram_transfer(made.box, pixel, geometry, optics),
+        transfer,
         distance_voxels=(minimum_distance_angstrom or _DISTANCE_DIAMETERS * file.diameter_angstrom) / pixel,
         centre=centre,
         spread=spread,
@@ -138,11 +142,23 @@ def match_template(
     limit = found.threshold() if threshold == "auto" else float(threshold)
     merits = figures_of_merit(found.scores, limit)
     keep = merits >= floor
-    centred = (found.voxels_zyx[keep] - [side // 2 for side in source.shape]) * pixel
+    turned = refined_rotations(
+        source.read,
+        source.shape,
+        made,
+        found.voxels_zyx[keep],
+        rotations[found.rotations[keep]],
+        transfer,
+        step_degrees=angular_step_degrees,
+        centre=centre,
+        spread=spread,
+        clip_spreads=CLIP_SIGMAS,
+        device=chosen,
+    )
     table = volume_picks_table(
         row.name,
-        centred[:, ::-1],
-        relion_angles(rotations[found.rotations[keep]]),
+        centred_angstrom(found.voxels_zyx[keep], source.shape, pixel),
+        relion_angles(turned),
         [name] * int(keep.sum()),
         merits[keep],
     )

@@ -81,7 +81,7 @@ def pick_tomogram(
         )
         found = found.where(found.volume_voxels * pixel**3 >= minimum_volume_cubic_angstrom)
         say(STAGE, f"{row.name}: {len(found)} candidates of {name}")
-        points.append(_centred(found.voxels_zyx, stored.shape, pixel))
+        points.append(volume_picking.centred_angstrom(found.voxels_zyx, stored.shape, pixel))
         angles.append(_angles(stored, found.voxels_zyx, pixel, wanted=membrane_normals))
         names += [name] * len(found)
         merits.append(found.figure_of_merit)
@@ -95,14 +95,6 @@ def pick_tomogram(
 
 def _probability(stored: StoredTomogram, name: str, first: int, last: int) -> NDArray[np.float32]:
     return stored.read(name, first, last) / np.float32(255)
-
-
-def _centred(
-    voxels_zyx: NDArray[np.float64], shape: tuple[int, int, int], pixel_size_angstrom: float
-) -> NDArray[np.float64]:
-    """Return centred (x, y, z) in angstrom: voxel k of N lies at (k - N // 2) voxels."""
-    centre = np.array([side // 2 for side in shape])
-    return np.asarray(((voxels_zyx - centre) * pixel_size_angstrom)[:, ::-1])
 
 
 def _angles(

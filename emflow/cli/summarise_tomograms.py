@@ -15,13 +15,14 @@ from emflow.io.index import FAILED, OK, ExportedSeriesRow, TiltRow, read_index
 from emflow.io.relion_tomograms import OPTIMISATION_SET, TOMOGRAMS
 from emflow.io.volume_picks import read_all_picks
 from emflow.io.volumes import open_labels
-from emflow.tomogram_pictures import draw_slice
+from emflow.tomogram_pictures import SlicePicks, draw_slice
 from emflow.tomogram_summary import SeriesSummary, TomogramSummary, summary_text
 
 STAGE = "summarise_tomograms"
 # Slices that a picture is the mean of: one alone is noise.
 _MEAN_SLICES = 5
 _RADIUS_ANGSTROM = 140.0
+_BY_TEMPLATE = "by_template"
 
 
 def summarise_tomograms(
@@ -54,10 +55,13 @@ def summarise_tomograms(
     target = folder / "pictures"
     target.mkdir(exist_ok=True)
     series, by_class, left_out = [], Counter[str](), dict[str, str]()
+    templates: set[str] = set()
     for row in used:
         place = folder / row.name
         picks = _picks(place, row, matched_table)
-        by_class.update(picks["emflowClass"].tolist())
+        own = Counter(picks["emflowClass"].tolist())
+        by_class.update(own)
+        templates |= set(picks["emflowClass"][picks[_BY_TEMPLATE]])
         left_out |= _tilts_left_out(place)
         series.append(
             SeriesSummary(
@@ -69,6 +73,7 @@ def summarise_tomograms(
                 row.defocus_angstrom,
                 row.exposure_electrons_per_square_angstrom,
                 _shares(place),
+                dict(own),
             )
         )
         if row.name in drawn:
@@ -85,7 +90,7 @@ def summarise_tomograms(
         "table": str(export),
     }
     failures = {row.name: row.reason for row in rows if row.status == FAILED}
-    summary = TomogramSummary(session, series, failures, dict(by_class), left_out, files)
+    summary = TomogramSummary(session, series, failures, dict(by_class), sorted(templates), left_out, files)
     write_text(folder / "summary.txt", summary_text(summary, _commands(relion, aligned=aligned)))
     write_text(output, json.dumps(summary.to_dict(), indent=2) + "\n")
     particles = sum(one.particles for one in series)
@@ -113,8 +118,13 @@ def _drawn(rows: list[ExportedSeriesRow], most: int) -> set[str]:
 
 
 def _picks(place: Path, row: ExportedSeriesRow, matched_table: str) -> pd.DataFrame:
-    """Return the candidates that were exported."""
-    table = read_all_picks([place / name for name in ("picks.tsv", matched_table) if name])
+    """Return the candidates that were exported, and which of them a template found."""
+    parts = [
+        read_all_picks([place / name]).assign(**{_BY_TEMPLATE: name == matched_table})
+        for name in ("picks.tsv", matched_table)
+        if name
+    ]
+    table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     merit = table["rlnAutopickFigureOfMerit"].to_numpy(float)
     return table[merit >= (row.threshold or 0.0)].reset_index(drop=True)
 
@@ -158,12 +168,14 @@ def _draw(place: Path, row: ExportedSeriesRow, picks: pd.DataFrame, path: Path) 
     low, high = max(0, z - _MEAN_SLICES // 2), min(depth, z + _MEAN_SLICES // 2 + 1)
     image = stored.read(stored.channels[0], low, high).mean(axis=0)
     labels = np.asarray(open_labels(segmented.store)[z])
-    near = np.abs(points[:, 2] - z) <= _RADIUS_ANGSTROM / pixel
+    near = picks[np.abs(points[:, 2] - z) <= _RADIUS_ANGSTROM / pixel]
     drawn = draw_slice(
         image,
         labels,
-        points_xy=points[near, :2],
-        figures_of_merit=picks["rlnAutopickFigureOfMerit"].to_numpy(float)[near],
+        picks=[
+            SlicePicks(str(name), points[rows.index, :2], by_template=bool(rows[_BY_TEMPLATE].any()))
+            for name, rows in near.groupby("emflowClass")
+        ],
         radius_voxels=_RADIUS_ANGSTROM / pixel,
         pixel_size_angstrom=pixel,
         caption=f"{row.name}   {row.particles} particles; slice {z} of {depth} ({stored.channels[0]})",

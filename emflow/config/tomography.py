@@ -1,11 +1,11 @@
 """Settings of the stages that tilt series and tomograms go through."""
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from emflow.config.base import PixelSize, Section
+from emflow.symmetry_names import SYMMETRIES, checked_symmetry
 
 
 class Tilts(Section):
@@ -152,7 +152,9 @@ class TemplateMatching(Section):
     angular_step_degrees: Annotated[float, Field(ge=1.0, le=90.0)] = Field(
         15.0, description="Degrees between neighbouring rotations; half as large costs eight times as much."
     )
-    symmetry: str = Field("C1", description="Of the particle about its z axis: C1, C2 ... or D1, D2 ...")
+    symmetry: str = Field(
+        "C1", description=f"Of the particle, axes as RELION has them: {SYMMETRIES} (I is I2)."
+    )
     minimum_distance_angstrom: Annotated[float, Field(ge=0.0, le=10_000.0)] = Field(
         0.0, description="Smallest distance in angstrom between two picks; 0 takes 0.7 diameters."
     )
@@ -170,7 +172,9 @@ class TemplateMatching(Section):
 
     @field_validator("symmetry")
     @classmethod
-    def _about_an_axis(cls, value: str) -> str:
-        if re.fullmatch(r"[CDcd][1-9][0-9]?", value) is None:
-            raise ValueError("C1, C2 ... or D1, D2 ... up to 99")
+    def _a_point_group(cls, value: str) -> str:
+        try:
+            checked_symmetry(value)
+        except ValueError:
+            raise ValueError(f"one of {SYMMETRIES}") from None
         return value

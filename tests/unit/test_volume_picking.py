@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emflow.volume_picking import VolumePicks, angles_along, find_peaks, membrane_normals
+from emflow.volume_picking import VolumePicks, angles_along, best_apart, find_peaks, membrane_normals
 
 SHAPE = (90, 60, 64)
 CENTRES = np.array([[20.0, 20, 20], [20, 20, 40], [44.5, 30, 30], [63, 40, 12], [70, 15, 50]])
@@ -55,6 +55,15 @@ def test_of_two_peaks_that_are_too_near_the_higher_stays() -> None:
     picks = _found(volume)
     assert len(picks) == 1
     assert picks.voxels_zyx[0, 2] < 32
+
+
+def test_of_equal_peaks_the_first_in_the_volume_stays_whatever_their_order() -> None:
+    peaks = np.array([[5.0, 5, 9], [5, 5, 5], [5, 9, 5], [5, 5, 20], [4, 30, 30]])
+    heights = np.array([0.7, 0.7, 0.7, 0.7, 0.9])
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(peaks))
+        kept = best_apart(peaks[order], heights[order], 4.5)
+        assert peaks[order][kept].tolist() == [[4, 30, 30], [5, 5, 5], [5, 5, 20]]
 
 
 def test_nothing_is_found_in_nothing() -> None:

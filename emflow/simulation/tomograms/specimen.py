@@ -36,7 +36,7 @@ class Particle:
     """A particle of the truth: its class, its centre, and the rotation that its structure was given.
 
     ``centre_angstrom`` is (x, y, z) from the specimen's centre; the angles are RELION's rot, tilt and psi
-    of the particle in the specimen.
+    of the particle in the specimen. ``kilodalton`` is what protein of its potential weighs.
     """
 
     label: Label
@@ -45,6 +45,8 @@ class Particle:
     rot_degrees: float
     tilt_degrees: float
     psi_degrees: float
+    diameter_angstrom: float
+    kilodalton: float
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,19 @@ def _add_structures(
             continue
         # RELION's angles turn the specimen to the particle: ZYZ of the inverse of its rotation.
         rot, tilt, psi = rotation.inv().as_euler("ZYZ", degrees=True)
-        particles.append(Particle(label, structure.name, centre, float(rot), float(tilt), float(psi)))
+        mass = float(structure.weights.sum()) / _VOLT_PER_DALTON / 1e3
+        particles.append(
+            Particle(
+                label,
+                structure.name,
+                centre,
+                float(rot),
+                float(tilt),
+                float(psi),
+                structure.diameter_angstrom,
+                mass,
+            )
+        )
     return particles
 
 
