@@ -18,7 +18,8 @@ from emflow.io.attempts import Attempt
 from emflow.io.locations import Location
 
 SHARD_MICROGRAPHS = 8
-_CHUNK_PIXELS = 512
+# At most, of a chunk's side.
+_CHUNK_PIXELS = 1024
 _SMALLEST_LEVEL_PIXELS = 256
 
 
@@ -82,8 +83,10 @@ class StoreWriter(Attempt):
         self.group.attrs["ome"] = _multiscales(len(self._levels), pixel_size_angstrom, axis)
 
     def _create_level(self, level: int, count: int, shape: tuple[int, int]) -> "zarr.Array[Any]":
-        chunk = [min(_CHUNK_PIXELS, side) for side in shape]
-        shard = [-(-side // part) * part for side, part in zip(shape, chunk, strict=True)]
+        parts = [-(-side // _CHUNK_PIXELS) for side in shape]
+        # Parts as equal as can be: what the last one has too much is stored, and read, as well.
+        chunk = [-(-side // many) for side, many in zip(shape, parts, strict=True)]
+        shard = [size * many for size, many in zip(chunk, parts, strict=True)]
         return self.group.create_array(
             str(level),
             shape=(count, *shape),
