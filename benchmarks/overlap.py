@@ -145,9 +145,9 @@ def commands(folder: Path, threads: int) -> dict[str, tuple[Callable[[], None], 
         "build_tiles": (build, Parts(tiles_command, "read_mrc", [(tiles_command, "flat_field")])),
         "denoise": (
             denoise,
-            Parts(denoise_command, "read_image", [(emflow.denoising, "denoise_micrograph")]),
+            Parts(denoise_command, "read_in_turn", [(emflow.denoising, "denoise_micrograph")]),
         ),
-        "pick": (pick, Parts(pick_command, "read_image", of_pick)),
+        "pick": (pick, Parts(pick_command, "read_in_turn", of_pick)),
     }
 
 

@@ -12,7 +12,7 @@ from emflow.fourier import resized_shape
 from emflow.io.gpus import take_device
 from emflow.io.index import StoreRow, accepted, read_index
 from emflow.io.locations import find_store
-from emflow.io.store import read_image
+from emflow.io.store import read_in_turn
 from emflow.resources import model_folder
 
 
@@ -77,7 +77,7 @@ def denoise(
 
     def make(row: StoreRow) -> NDArray[np.float32]:
         torch.set_num_threads(threads_of_shard)  # this may be a process of its own
-        image = read_image(find_store(tiles.parent, row.store), row.position or 0)
+        image = read_in_turn(find_store(tiles.parent, row.store), row.position or 0)
         return denoise_micrograph(
             image, image_pixel_size_angstrom=pixel_size, network=network, card=card, device=chosen
         )

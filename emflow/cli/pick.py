@@ -15,7 +15,7 @@ from emflow.io.gpus import take_device
 from emflow.io.index import OK, PickRow, StoreRow, accepted, read_index, write_failures, write_index
 from emflow.io.locations import find_store
 from emflow.io.star import write_star
-from emflow.io.store import read_image
+from emflow.io.store import read_in_turn
 from emflow.metadata import Picks
 from emflow.relion import relion_micrograph_name
 from emflow.resources import model_folder
@@ -117,13 +117,15 @@ def _read_ahead(folder: Path, rows: list[StoreRow]) -> Iterator[tuple[StoreRow, 
     """Yield rows with their images, the next one being read while the caller works on this one."""
     with ThreadPoolExecutor(1) as pool:
         waiting = [
-            pool.submit(read_image, find_store(folder, row.store), row.position or 0) for row in rows[:2]
+            pool.submit(read_in_turn, find_store(folder, row.store), row.position or 0) for row in rows[:2]
         ]
         for position, row in enumerate(rows):
             image = waiting.pop(0).result()
             if position + 2 < len(rows):
                 ahead = rows[position + 2]
-                waiting.append(pool.submit(read_image, find_store(folder, ahead.store), ahead.position or 0))
+                waiting.append(
+                    pool.submit(read_in_turn, find_store(folder, ahead.store), ahead.position or 0)
+                )
             yield row, image
 
 

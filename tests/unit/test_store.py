@@ -9,6 +9,7 @@ from emflow.io.store import (
     halve,
     level_shapes,
     read_image,
+    read_in_turn,
 )
 
 
@@ -28,6 +29,21 @@ def test_images_come_back_as_float16(tmp_path):
         back = read_image(writer.path, position)
         np.testing.assert_array_equal(back, image.astype(np.float16))
         assert checksum(back) == checksum(image)
+
+
+def test_images_read_in_turn_are_those_read_alone(tmp_path):
+    stores = []
+    for seed in (1, 2):
+        writer = make(tmp_path / str(seed), count=20)
+        images = np.random.default_rng(seed).normal(size=(20, 40, 60)).astype(np.float32)
+        for first in (0, 8, 16):
+            writer.write(first, images[first : first + 8])
+        writer.finish()
+        stores.append(writer.path)
+    # Of two stores, back and forth over their shards.
+    for position in (0, 7, 8, 19, 1, 16, 15):
+        for store in stores:
+            np.testing.assert_array_equal(read_in_turn(store, position), read_image(store, position))
 
 
 def test_parts_of_shards_are_refused(tmp_path):
