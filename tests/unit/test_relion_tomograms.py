@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emflow.cli.export_tomograms import export_tomograms
-from emflow.cli.pick_tomogram import _centred
 from emflow.errors import SettingError
 from emflow.io.index import (
     FAILED,
@@ -26,6 +25,7 @@ from emflow.io.index import (
 from emflow.io.relion_tomograms import ExportedTomogram, write_relion_tomograms
 from emflow.io.star import read_star
 from emflow.io.volume_picks import volume_picks_table, write_volume_picks
+from emflow.volume_picking import centred_angstrom
 
 PIXEL = 2.5  # unbinned
 VOLUME = VolumeRow(
@@ -132,7 +132,7 @@ def test_a_bead_lands_on_itself_in_every_tilt(
         )
         for n in range(5)
     ]
-    points = _centred(np.array([voxel], dtype=float), (50, 96, 128), 10.0)
+    points = centred_angstrom(np.array([voxel], dtype=float), (50, 96, 128), 10.0)
     exported = ExportedTomogram(VOLUME, tilts, _picks(points, [0.9]))
     write_relion_tomograms(root / "results/tomo/s/relion", [exported], root)
     table = read_star(root / "results/tomo/s/relion/tomograms.star")["global"]
