@@ -78,9 +78,8 @@ def alignment(count: int) -> None:
     )
 
 
-def picking(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedTomogram], axes: str) -> None:
+def picking(scores: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> None:
     """Print precision, recall and F1 of picks within half a radius."""
-    scores = [class_scores(network, volume, axes)[0] for volume in volumes]
     for label in (Label.RIBOSOME, Label.COMPLEX):
         parts = []
         masses: list[np.ndarray] = []
@@ -101,14 +100,16 @@ def picking(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedT
                 print(f"    {low:.0f} to {high:.0f} kDa {PickScores.of(apart, SUGGESTED_THRESHOLD)}")
 
 
-def membranes(network: UNet, volumes: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> None:
+def membranes(labels: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> None:
     """Print surface Dice where the tilts show membranes, and where the missing wedge hides them."""
     rows = []
-    for volume, tomogram in zip(volumes, tomograms, strict=True):
-        true = tomogram.labels == Label.MEMBRANE
+    for found, tomogram in zip(labels, tomograms, strict=True):
+        true, known = tomogram.labels == Label.MEMBRANE, known_voxels(tomogram.labels)
         if true.any():
-            found = class_scores(network, volume, "zyx")[1] == Label.MEMBRANE
-            rows.append(surfaces_by_wedge(found, true, known_voxels(tomogram.labels), tomogram.geometry))
+            rows.append(surfaces_by_wedge(found == Label.MEMBRANE, true, known, tomogram.geometry))
+    if not rows:
+        print("  no membranes")
+        return
     for name, parts in zip(("shown", "hidden"), zip(*rows, strict=True), strict=True):
         counts = SurfaceCounts.total(parts)
         mean = np.nanmean([one.dice for one in parts])
@@ -160,8 +161,9 @@ def main() -> None:
             for name, one in evaluate_segmenter(segmenter, volumes, axes).items():
                 print(f"  {name}: {one}")
             print(f"picks in {what} tomograms, slices along {', '.join(axes)}, figure of merit at least 0.5")
-            picking(segmenter, [one.full for one in volumes], tomograms, axes)
-        membranes(segmenter, [one.full for one in volumes], tomograms)
+            segmented = [class_scores(segmenter, one.full, axes) for one in volumes]
+            picking([scores for scores, _ in segmented], tomograms)
+        membranes([labels for _, labels in segmented], tomograms)  # of slices along all axes, the last
     cost(segmenter)
 
 

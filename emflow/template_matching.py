@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, special
 
 from emflow.preprocessing import centre_and_spread
-from emflow.template_orientations import Matrices
+from emflow.symmetry import Matrices
 from emflow.template_preparation import Template, Volume
 from emflow.template_search import Read, TemplateSearch, standardised
 from emflow.volume_picking import best_apart

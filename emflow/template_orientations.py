@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from emflow.symmetry import symmetry_rotations
+from emflow.symmetry import Matrices, symmetry_rotations
 from emflow.symmetry_names import checked_symmetry
 from emflow.tilt_geometry import rotation_y, rotation_z
 
-Matrices = NDArray[np.float64]
 # Half a diagonal of a square lattice and a little more: with half a turn's step it is less than a step.
 _COVERED_STEPS = 0.8
 _SAMPLES = 20_000

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from emflow.template_orientations import Matrices
+from emflow.symmetry import Matrices
 from emflow.template_preparation import Template, Volume
 from emflow.template_search import Read, TemplateSearch, standardised
 

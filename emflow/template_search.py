@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from emflow.template_orientations import Matrices
+from emflow.symmetry import Matrices
 from emflow.template_preparation import Template, Volume
 
 Window = tuple[slice, slice, slice]

@@ -41,11 +41,11 @@ def build_tiles(
     background_sigma_angstrom
         Standard deviation of the Gaussian background that is subtracted.
     threads
-        Groups of micrographs worked on at once.
+        Groups of micrographs worked on at once, at most.
     dask
         threads, processes, or slurm:N for N jobs of their own: see docs/cluster.md.
     memory_mb
-        What processes share, or each of the jobs asks for.
+        What processes share, or each of the jobs asks for; of threads no more work at once than it holds.
     stores
         Folder or URL (s3://...) below which the store lies, instead of beside its index.
     """

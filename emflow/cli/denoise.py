@@ -44,7 +44,7 @@ def denoise(
     dask
         threads, processes, or slurm:N for N jobs of their own: see docs/cluster.md.
     memory_mb
-        What processes share, or each of the jobs asks for.
+        What processes share, or each of the jobs asks for; of threads no more work at once than it holds.
     stores
         Folder or URL (s3://...) below which the store lies, instead of beside its index.
     """

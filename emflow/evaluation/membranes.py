@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from emflow.scoring_volumes import Mask, surface_voxels
+from emflow.scoring_volumes import Mask, surfaces_near
 from emflow.tilt_geometry import TiltGeometry
 
 # Between images, and of a membrane that is no plane: how far from the sheet a beam still shows it.
@@ -93,14 +93,9 @@ def surfaces_by_wedge(
         Within which a surface is near the other.
     """
     masks = true & known, found & known
-    surfaces = [surface_voxels(mask) for mask in masks]
     rows = []
-    for mask, own, other in zip(masks, surfaces, surfaces[::-1], strict=True):
-        places = np.argwhere(own)
-        near = np.zeros(len(places), dtype=bool)
-        if other.any():
-            near = ndimage.distance_transform_edt(~other)[own] <= tolerance_voxels
-        shown = shown_by_tilts(normals_of(mask, places), geometry)
+    for mask, (surface, near) in zip(masks, surfaces_near(*masks, tolerance_voxels), strict=True):
+        shown = shown_by_tilts(normals_of(mask, np.argwhere(surface)), geometry)
         rows.append([(int(part.sum()), int((near & part).sum())) for part in (shown, ~shown)])
     shown_counts, hidden_counts = (SurfaceCounts(*rows[0][part], *rows[1][part]) for part in (0, 1))
     return shown_counts, hidden_counts

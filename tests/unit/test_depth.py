@@ -7,9 +7,10 @@ import pytest
 import scipy.fft
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.test_simulation import PLAIN
 
 from emflow.ctf import electron_wavelength_angstrom
-from emflow.simulation import ParticleLibrary, SimulationRanges, Structure, draw_scene
+from emflow.simulation import ParticleLibrary, Structure, draw_scene
 from emflow.simulation.depth import draw_depths, slabs
 
 
@@ -63,16 +64,8 @@ def point() -> Structure:
 @pytest.mark.parametrize("seed", [0, 4, 5])
 def test_each_particle_is_seen_at_the_defocus_of_its_depth(seed: int) -> None:
     ranges = replace(
-        SimulationRanges().clean(),
-        voltages_kilovolt=(300.0,),
-        voltage_weights=(1.0,),
-        ice_structure=(0.0, 0.0),
-        ice_gradient=(0.0, 0.0),
-        background_amplitude=(0.0, 0.0),
+        PLAIN,
         ice_thickness_angstrom=(1500.0, 1500.0),
-        phase_plate_probability=0.0,
-        second_species_probability=0.0,
-        drift_probability=0.0,
         corrected_probability=1.0,
         corrected_spherical_aberration_millimetre=(0.0, 0.0),
         amplitude_contrast=(0.1, 0.1),
