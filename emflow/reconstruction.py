@@ -33,7 +33,7 @@ def tilt_weights(geometry: TiltGeometry) -> NDArray[np.float64]:
 def ramp_filter(
     images: torch.Tensor, geometry: TiltGeometry, *, sirt_rounds: int | None = None
 ) -> torch.Tensor:
-    """Weight images (n, h, w) by the frequency across the tilt axis, in cycles per pixel, and by their angle.
+    """Weight images (..., n, h, w) by angle and by the frequency across the tilt axis, in cycles per pixel.
 
     The tilt axis lies along y turned by ``z_rot``, so that frequency is ``kx cos(z_rot) + ky sin(z_rot)``.
     Images are mirrored to twice their size for it: a periodic image would leak from edge to edge.
@@ -53,10 +53,11 @@ def ramp_filter(
             finest = 0.5 / max(height, width)
             ramp = ramp * (1 - (1 - finest / ramp.clamp(min=finest)) ** sirt_rounds)
         ramp = float(weight) * ramp
-        mirrored = torch.cat([images[n], images[n].flip(0)], dim=0)
-        mirrored = torch.cat([mirrored, mirrored.flip(1)], dim=1)
+        image = images[..., n, :, :]
+        mirrored = torch.cat([image, image.flip(-2)], dim=-2)
+        mirrored = torch.cat([mirrored, mirrored.flip(-1)], dim=-1)
         spectrum = torch.fft.rfft2(mirrored) * ramp
-        filtered[n] = torch.fft.irfft2(spectrum, s=mirrored.shape)[:height, :width]
+        filtered[..., n, :, :] = torch.fft.irfft2(spectrum, s=mirrored.shape[-2:])[..., :height, :width]
     return filtered
 
 
@@ -73,7 +74,8 @@ def reconstruct_slab(
     Parameters
     ----------
     images
-        Shape (n, height, width), filtered, of the volume's pixel size, centred at ``side // 2``.
+        Shape (..., n, height, width), filtered, of the volume's pixel size, centred at ``side // 2``. What
+        stands before n, for example a series and its halves, is back-projected in one go.
     geometry
         Of the n images.
     shape
@@ -82,35 +84,30 @@ def reconstruct_slab(
     Returns
     -------
     torch.Tensor
-        Shape (slices, y, x). What lies outside an image adds nothing.
+        Shape (..., slices, y, x). What lies outside an image adds nothing.
     """
-    count, height, width = images.shape
+    count, height, width = images.shape[-3:]
+    stacked = images.reshape(-1, count, height, width)
     depth, rows, columns = shape
     device = images.device
     z = torch.arange(first_slice, first_slice + slices, device=device, dtype=torch.float32) - depth // 2
     y = torch.arange(rows, device=device, dtype=torch.float32) - rows // 2
     x = torch.arange(columns, device=device, dtype=torch.float32) - columns // 2
-    matrices = torch.from_numpy(geometry.matrices()).to(device, torch.float32)
-    shifts = torch.from_numpy(geometry.shifts_angstrom / pixel_size_angstrom).to(device, torch.float32)
-    slab = torch.zeros((slices, rows, columns), device=device)
-    for n in range(count):
-        position = []
+    slab = torch.zeros((len(stacked), slices * rows, columns), device=device)
+    grid = torch.empty((1, slices * rows, columns, 2), device=device)
+    shifts = geometry.shifts_angstrom / pixel_size_angstrom
+    for n, matrix in enumerate(geometry.matrices()):
         for axis, side in ((0, width), (1, height)):
-            along_x, along_y, along_z = matrices[n, axis]
-            pixel = (
-                along_z * z[:, None, None]
-                + along_y * y[None, :, None]
-                + along_x * x[None, None, :]
-                + (shifts[n, axis] + side // 2)
-            )
             # grid_sample's coordinates: -1 and 1 are the centres of the outermost pixels.
-            position.append(pixel * (2 / (side - 1)) - 1)
-        grid = torch.stack(position, dim=-1).reshape(1, slices * rows, columns, 2)
-        sampled = functional.grid_sample(
-            images[n][None, None], grid, mode="bilinear", padding_mode="zeros", align_corners=True
-        )
-        slab += sampled.reshape(slices, rows, columns)
-    return slab
+            scale = 2 / (side - 1)
+            along_x, along_y, along_z = (float(one) * scale for one in matrix[axis])
+            start = (float(shifts[n, axis]) + side // 2) * scale - 1
+            lines = (along_z * z[:, None] + (along_y * y + start)[None]).reshape(-1, 1)
+            torch.add(lines, along_x * x, out=grid[0, :, :, axis])
+        slab += functional.grid_sample(
+            stacked[None, :, n], grid, mode="bilinear", padding_mode="zeros", align_corners=True
+        )[0]
+    return slab.reshape(*images.shape[:-3], slices, rows, columns)
 
 
 def reconstruct_slabs(
@@ -147,22 +144,19 @@ def project(
     row = torch.arange(height, dtype=torch.float32, device=device) - height // 2
     column = torch.arange(width, dtype=torch.float32, device=device) - width // 2
     images = torch.zeros((len(geometry), height, width), device=device)
+    grid = torch.empty((len(filled), height, width, 2), device=device)
     shifts = geometry.shifts_angstrom / pixel_size_angstrom
     for n, matrix in enumerate(geometry.matrices()):
         plane = np.linalg.inv(matrix[:, :2])
         # Image point q = A (x, y) + b z + shift, so (x, y) = A^-1 (q - shift - b z).
         slide = plane @ matrix[:, 2]
         start = plane @ shifts[n]
-        position = []
         for axis, side in ((0, columns), (1, rows)):
-            pixel = (
-                float(plane[axis, 1]) * row[None, :, None]
-                + float(plane[axis, 0]) * column[None, None, :]
-                - float(slide[axis]) * z[:, None, None]
-                + (side // 2 - float(start[axis]))
-            )
-            position.append(pixel * (2 / (side - 1)) - 1)
-        grid = torch.stack(position, dim=-1)
+            scale = 2 / (side - 1)
+            down, along = float(plane[axis, 1]) * scale, float(plane[axis, 0]) * scale
+            first = (side // 2 - float(start[axis])) * scale - 1 - float(slide[axis]) * scale * z
+            lines = first[:, None] + down * row
+            torch.add(lines[:, :, None], along * column, out=grid[:, :, :, axis])
         sampled = functional.grid_sample(
             slices, grid, mode="bilinear", padding_mode="reflection", align_corners=True
         )

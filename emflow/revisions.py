@@ -17,7 +17,7 @@ REVISIONS = MappingProxyType(
         "correct_tilts": 2,
         "align_tilts": 2,
         "estimate_tilt_ctf": 3,
-        "reconstruct": 1,
+        "reconstruct": 2,
         "train_session_denoiser": 1,
         "denoise_tomogram": 1,
         "segment": 2,

@@ -149,26 +149,31 @@ class _Work:
         self.pixel_size_angstrom = required(rows[0], "stored_pixel_size_angstrom")
         self.has_frames = all(row.even_position is not None for row in rows)
         count = np.arange(len(rows))
-        # Halves of frames where movies were given; else every other tilt.
+        # Halves of frames where movies were given, with the same tilts; else every other tilt.
+        parts: list[tuple[tuple[str, ...], NDArray[np.intp]]]
         if self.has_frames:
-            parts = (("position", count), ("even_position", count), ("odd_position", count))
+            parts = [(("position", "even_position", "odd_position"), count)]
         else:
-            parts = (("position", count), ("position", count[::2]), ("position", count[1::2]))
+            parts = [(("position",), chosen) for chosen in (count, count[::2], count[1::2])]
         self._parts: list[tuple[torch.Tensor, TiltGeometry]] = []
-        for position, chosen in parts:
-            images = np.stack(
-                [_image(rows[n], folder, position, ctf, self.pixel_size_angstrom) for n in chosen]
-            )
+        for positions, chosen in parts:
             geometry = self.geometry.select(chosen)
-            tensor = torch.from_numpy(images).to(device)
-            self._parts.append((ramp_filter(tensor, geometry, sirt_rounds=sirt_rounds), geometry))
+            shape = required(rows[0], "stored_height"), required(rows[0], "stored_width")
+            filtered = torch.empty((len(positions), len(chosen), *map(int, shape)), device=device)
+            for part, position in enumerate(positions):
+                images = np.stack(
+                    [_image(rows[n], folder, position, ctf, self.pixel_size_angstrom) for n in chosen]
+                )
+                tensor = torch.from_numpy(images).to(device)
+                filtered[part] = ramp_filter(tensor, geometry, sirt_rounds=sirt_rounds)
+            self._parts.append((filtered, geometry))
 
     def slab(self, shape: tuple[int, int, int], first: int) -> NDArray[np.float32]:
         """Return the channels of a slab, shape (3, slices, y, x)."""
         from emflow.reconstruction import reconstruct_slab
 
         slices = min(SLAB_SLICES, shape[0] - first)
-        return np.stack(
+        return np.concatenate(
             [
                 reconstruct_slab(images, geometry, self.pixel_size_angstrom, shape, first, slices)
                 .cpu()

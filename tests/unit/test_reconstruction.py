@@ -55,6 +55,18 @@ def test_slabs_are_the_whole_cut_in_pieces() -> None:
     torch.testing.assert_close(torch.cat(pieces), whole)
 
 
+def test_series_of_the_same_tilts_go_together_as_they_go_alone() -> None:
+    images, geometry = _series(np.random.default_rng(2))
+    both = torch.stack([images, images.flip(-1)])
+    filtered = ramp_filter(both, geometry)
+    together = reconstruct_slab(filtered, geometry, PIXEL_SIZE_ANGSTROM, SHAPE, 3, 6)
+    alone = [
+        reconstruct_slab(ramp_filter(one, geometry), geometry, PIXEL_SIZE_ANGSTROM, SHAPE, 3, 6) for one in both
+    ]
+    torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-6)
+    assert together.shape == (2, 6, *SHAPE[1:])
+
+
 def test_the_ramp_lies_across_the_tilt_axis() -> None:
     """A wave along the axis is blotted out, one across it keeps a share that is its frequency."""
     y, x = np.mgrid[:64, :64]

@@ -94,16 +94,10 @@ def simulate_tomogram(
         uniform(rng, ranges.residual_axis_degrees),
     )
     weigh = rng.random() < ranges.exposure_weighting_probability
-    even, odd, clean = (
-        reconstructed(
-            weighted(series.contrast(half), series) if weigh else series.contrast(half),
-            found,
-            pixel_size_angstrom,
-            shape,
-            device,
-        )
-        for half in (series.even, series.odd, series.expected)
-    )
+    parts = [series.contrast(half) for half in (series.even, series.odd, series.expected)]
+    if weigh:
+        parts = [weighted(part, series) for part in parts]
+    even, odd, clean = reconstructed(np.stack(parts), found, pixel_size_angstrom, shape, device)
     seen = reconstruct_slab(
         torch.ones((len(true), *shape[1:]), device=device), true, pixel_size_angstrom, shape, 0, shape[0]
     )
@@ -118,7 +112,7 @@ def reconstructed(
     shape: tuple[int, int, int],
     device: str = "cpu",
 ) -> NDArray[np.float32]:
-    """Return the weighted back-projection (z, y, x) of images (n, h, w)."""
+    """Return the weighted back-projections (..., z, y, x) of images (..., n, h, w)."""
     filtered = ramp_filter(torch.from_numpy(images).to(device), geometry)
     volume = reconstruct_slab(filtered, geometry, pixel_size_angstrom, shape, 0, shape[0])
     return np.asarray(volume.cpu().numpy())
