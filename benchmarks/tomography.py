@@ -1,15 +1,23 @@
 """Tomography where the truth is known: alignment, denoising, segmentation, picks, cost.
 
-    python benchmarks/tomography.py [--tomograms 4] [--series 6]
+    python benchmarks/tomography.py [--tomograms 4] [--seed 2026] [--series 6] [--segmenter MODEL]
+        [--models FOLDER] [--map FILE=KDA ...]
 
-Tomograms are of seeds and structures that no training has seen. Prints what benchmarks/RESULTS.md keeps.
+Tomograms are of seeds and structures that no training has seen: made-up ones, or with --models and --map
+molecules: atomic models above 1500 kDa take the ribosome's place, all others those of complexes. A map's
+density is given the potential that an atomic model of its mass would have. Prints what
+benchmarks/RESULTS.md keeps.
 """
 
 import argparse
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
+import mrcfile
 import numpy as np
 import torch
 
@@ -18,18 +26,22 @@ from emflow.evaluation.membranes import SurfaceCounts, surfaces_by_wedge
 from emflow.evaluation.segmentation import class_scores, evaluate_segmenter
 from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
 from emflow.evaluation.volume_picking import PickScores, match_picks
+from emflow.io.atomic_models import read_atomic_models
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import UNet
 from emflow.reconstruction import ramp_filter, reconstruct_slab
+from emflow.resources import model_folder
 from emflow.scoring_volumes import known_voxels
 from emflow.segmentation import SCORE, whole
+from emflow.simulation.shapes import Structure, centred_structure
 from emflow.simulation.tomograms import (
     SimulatedTomogram,
     TomogramRanges,
     draw_specimen,
     record_tilt_series,
 )
+from emflow.simulation.tomograms.specimen import Particle
 from emflow.simulation.tomograms.tilts import draw_geometry
 from emflow.tilt_alignment import align, shift_error
 from emflow.tomogram_classes import Label
@@ -41,9 +53,38 @@ PIXEL = 10.0
 # As pick_tomogram has them: the lowest figure of merit that it keeps, and angstrom between two picks.
 FLOOR, DISTANCE = 0.2, 150.0
 # What complexes are scored apart by, in kilodalton: below, within and above what a bar was set for.
-MASSES = ((350.0, 400.0), (400.0, 700.0), (700.0, 1100.0))
+MASSES = ((350.0, 400.0), (400.0, 700.0), (700.0, 1500.0))
+# Of protein, as atomic models have it.
+VOLT_PER_DALTON, CUBIC_ANGSTROM_PER_DALTON = 4.2, 1.21
 # The size that the time of a segmentation is told for.
 LARGE = (464, 928, 928)
+
+
+def molecules(models: Path | None, maps: list[str]) -> tuple[list[Structure], list[Structure]]:
+    """Return the structures that take the ribosome's place, and the complexes'."""
+    found = [] if models is None else [structure for structure, _ in read_atomic_models(models)]
+    for one in maps:
+        path, kilodalton = one.rsplit("=", 1)
+        found.append(structure_of_map(Path(path), 1e3 * float(kilodalton)))
+    for one in found:
+        print(f"{one.name}: {mass(one):.0f} kDa by its potential, {one.diameter_angstrom:.0f} A across")
+    return [one for one in found if mass(one) > 1500], [one for one in found if mass(one) <= 1500]
+
+
+def mass(structure: Structure) -> float:
+    """Return the mass of a structure of protein in kilodalton, by its potential."""
+    return float(structure.weights.sum()) / VOLT_PER_DALTON / 1e3
+
+
+def structure_of_map(path: Path, dalton: float) -> Structure:
+    """Return the densest part of a map, of the volume and the potential of protein of that mass."""
+    with mrcfile.open(path, permissive=True) as file:
+        density, voxel = np.asarray(file.data, dtype=np.float32), float(file.voxel_size.x)
+    count = round(dalton * CUBIC_ANGSTROM_PER_DALTON / voxel**3)
+    dense = np.argsort(density, axis=None)[-count:]
+    positions = voxel * np.stack(np.unravel_index(dense, density.shape), 1)[:, ::-1].astype(np.float64)
+    weights = np.full(count, dalton * VOLT_PER_DALTON / count)
+    return centred_structure(path.name.split(".")[0], positions, weights, voxel / 2, rescalable=False)
 
 
 def alignment(count: int) -> None:
@@ -82,7 +123,7 @@ def picking(scores: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> Non
     """Print precision, recall and F1 of picks within half a radius."""
     for label in (Label.RIBOSOME, Label.COMPLEX):
         parts = []
-        masses: list[np.ndarray] = []
+        truth: list[list[Particle]] = []
         for score, tomogram in zip(scores, tomograms, strict=True):
             found = score[label] / np.float32(SCORE)
             picks = find_peaks(whole(found), found.shape, distance_voxels=DISTANCE / PIXEL, floor=FLOOR)
@@ -91,13 +132,33 @@ def picking(scores: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> Non
             true = np.array([one.centre_angstrom for one in particles]).reshape(-1, 3)
             diameters = np.array([one.diameter_angstrom for one in particles])
             parts.append(match_picks(points, picks.figure_of_merit, true, diameters))
-            masses.append(np.array([one.kilodalton for one in particles]))
+            truth.append(particles)
         print(f"  {label.name.lower():9} {PickScores.of(parts, SUGGESTED_THRESHOLD)}")
         if label == Label.COMPLEX:
-            for low, high in MASSES:
-                bands = [(mass >= low) & (mass < high) for mass in masses]
-                apart = [part.among(band) for part, band in zip(parts, bands, strict=True)]
-                print(f"    {low:.0f} to {high:.0f} kDa {PickScores.of(apart, SUGGESTED_THRESHOLD)}")
+            for name, belongs in groups(truth).items():
+                apart = [
+                    part.among(np.array([belongs(one) for one in particles], dtype=bool))
+                    for part, particles in zip(parts, truth, strict=True)
+                ]
+                print(f"    {name} {PickScores.of(apart, SUGGESTED_THRESHOLD)}")
+
+
+def groups(truth: list[list[Particle]]) -> dict[str, Callable[[Particle], bool]]:
+    """Return what complexes are scored apart by: masses and kinds, by their names."""
+    found: dict[str, Callable[[Particle], bool]] = {
+        f"{low:.0f} to {high:.0f} kDa": partial(_between, low, high) for low, high in MASSES
+    }
+    for species in sorted({one.species for particles in truth for one in particles}):
+        found[species] = partial(_is, species)
+    return found
+
+
+def _between(low: float, high: float, particle: Particle) -> bool:
+    return low <= particle.kilodalton < high
+
+
+def _is(species: str, particle: Particle) -> bool:
+    return particle.species == species
 
 
 def membranes(labels: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> None:
@@ -146,12 +207,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tomograms", type=int, default=4)
     parser.add_argument("--series", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=2026, help="of the tomograms")
+    parser.add_argument("--models", type=Path, help="folder of atomic models that were held apart")
+    parser.add_argument(
+        "--map", nargs="*", default=[], metavar="FILE=KDA", help="maps of held-apart complexes"
+    )
+    parser.add_argument("--segmenter", default="segmenter", help="model folder, or a shipped model's name")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    alignment(arguments.series)
-    segmenter, _ = load_model(shipped_model("segmenter"), SEGMENT)
+    if arguments.series:
+        alignment(arguments.series)
+    segmenter, _ = load_model(model_folder(arguments.segmenter), SEGMENT)
     denoiser, _ = load_model(shipped_model("tomogram_denoiser"), DENOISE_TOMOGRAM)
-    tomograms = held_apart(arguments.tomograms, seed=2026)
+    ribosomes, complexes = molecules(arguments.models, arguments.map)
+    tomograms = held_apart(arguments.tomograms, arguments.seed, ribosomes=ribosomes, complexes=complexes)
     scores = evaluate_tomogram_denoiser(lambda one: denoised(denoiser, (one.even, one.odd)), tomograms)
     print(f"denoising: {scores}")
     swapped = [replace(one, full=denoised(denoiser, (one.even, one.odd))) for one in tomograms]

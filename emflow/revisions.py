@@ -27,7 +27,7 @@ REVISIONS = MappingProxyType(
         "summarise_tomograms": 2,
         "train_denoiser": 1,
         "train_picker": 1,
-        "train_segmenter": 3,
+        "train_segmenter": 4,
         "train_tomogram_denoiser": 1,
     }
 )

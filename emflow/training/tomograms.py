@@ -1,12 +1,13 @@
 """The simulated tomograms that segmenter and denoiser learn from, and those that they are judged by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emflow.simulation.library import ParticleLibrary
+from emflow.simulation.shapes import Structure
 from emflow.simulation.tomograms import SimulatedTomogram, TomogramRanges, simulate_tomogram
 
 PIXEL_SIZE_ANGSTROM = 10.0
@@ -47,8 +48,20 @@ class TrainingTomograms:
         )
 
 
-def held_apart(count: int, seed: int, shape: tuple[int, int, int] = SHAPE) -> list[SimulatedTomogram]:
-    """Simulate tomograms to judge by: other seeds, and complexes of the held-apart split."""
+def held_apart(
+    count: int,
+    seed: int,
+    shape: tuple[int, int, int] = SHAPE,
+    *,
+    ribosomes: Sequence[Structure] = (),
+    complexes: Sequence[Structure] = (),
+) -> list[SimulatedTomogram]:
+    """Simulate tomograms to judge by: other seeds, and complexes of the held-apart split or those given."""
     library = ParticleLibrary("held_apart", procedural=60)
     seeds = np.random.default_rng((seed, 12)).integers(2**31, size=count)
-    return [simulate_tomogram(int(one), shape, ranges=RANGES, library=library) for one in seeds]
+    return [
+        simulate_tomogram(
+            int(one), shape, ranges=RANGES, library=library, ribosomes=ribosomes, complexes=complexes
+        )
+        for one in seeds
+    ]

@@ -61,7 +61,8 @@ def test_series_of_the_same_tilts_go_together_as_they_go_alone() -> None:
     filtered = ramp_filter(both, geometry)
     together = reconstruct_slab(filtered, geometry, PIXEL_SIZE_ANGSTROM, SHAPE, 3, 6)
     alone = [
-        reconstruct_slab(ramp_filter(one, geometry), geometry, PIXEL_SIZE_ANGSTROM, SHAPE, 3, 6) for one in both
+        reconstruct_slab(ramp_filter(one, geometry), geometry, PIXEL_SIZE_ANGSTROM, SHAPE, 3, 6)
+        for one in both
     ]
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-6)
     assert together.shape == (2, 6, *SHAPE[1:])

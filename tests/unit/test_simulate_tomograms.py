@@ -15,6 +15,7 @@ from emflow.io.mrc_volumes import read_mrc_volume
 from emflow.io.star import read_star
 from emflow.io.tilt_series import read_tilt_series
 from emflow.reconstruction import project
+from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.shapes import centred_structure
 from emflow.simulation.tomograms import Specimen, TomogramRanges, draw_specimen, record_tilt_series
 from emflow.simulation.tomograms.canvas import Canvas
@@ -171,3 +172,22 @@ def test_files_are_read_as_a_microscopes(tmp_path: Path) -> None:
     labels = read_mrc_volume(tmp_path / "one/truth/TS_01_labels.mrc")
     assert labels.shape[1:] == (64, 64)
     assert set(np.unique(labels)) <= {label.value for label in Label}
+
+
+@pytest.mark.parametrize(("kilodalton", "drawn"), [(100.0, False), (500.0, True), (2000.0, False)])
+def test_a_molecule_is_a_complex_where_its_mass_is_of_the_range(kilodalton: float, drawn: bool) -> None:
+    """What is too small to be seen must not be labelled: a network would learn to see what is not there."""
+    ranges = replace(
+        RANGES,
+        complex_probability=1.0,
+        complexes=(20_000.0, 20_001.0),
+        vesicles=(1e-6, 2e-6),
+        sheet_probability=0.0,
+    )
+    ball = np.random.default_rng(0).normal(0, 20, (200, 3))
+    weights = np.full(200, 1e3 * kilodalton * 2.6 / 0.81 / 200)
+    molecule = centred_structure("molecule", ball, weights, 4.0, rescalable=False)
+    library = ParticleLibrary("train", procedural=0, models=(molecule,))
+    specimen = draw_specimen(np.random.default_rng(1), ranges, SHAPE, PIXEL, library=library)
+    assert any(one.label == Label.COMPLEX for one in specimen.particles) == drawn
+    assert bool((specimen.labels == Label.COMPLEX).any()) == drawn

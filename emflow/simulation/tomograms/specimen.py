@@ -29,6 +29,7 @@ _DALTON_PER_CUBIC_ANGSTROM = 0.81
 _VOLT_PER_DALTON = _PROTEIN_VOLT / _DALTON_PER_CUBIC_ANGSTROM  # volt cubic angstrom
 _MARGIN_VOXELS = 10
 _RIBOSOMES_KEPT = 6
+_DRAWS = 100  # of complexes, before a library is taken to have none of such masses
 
 
 @dataclass(frozen=True)
@@ -157,25 +158,33 @@ def _add_membranes(
 def _complexes(
     rng: np.random.Generator, ranges: TomogramRanges, library: ParticleLibrary | None
 ) -> list[Structure]:
-    """Draw a few made-up complexes, scaled to a mass of the range."""
+    """Draw a few complexes: made-up ones, scaled to a mass of the range, or molecules of such a mass."""
     library = library or ParticleLibrary("train")
-    found = []
-    for _ in range(int(rng.integers(1, 4))):
+    low, high = ranges.complex_kilodalton
+    found: list[Structure] = []
+    wanted = int(rng.integers(1, 4))
+    for _ in range(_DRAWS):
+        if len(found) == wanted:
+            break
         structure = library.structure(library.draw(rng))
-        if not structure.rescalable:
+        if structure.rescalable:
+            factor = (uniform(rng, ranges.complex_kilodalton) / max(_kilodalton(structure), 1e-3)) ** (1 / 3)
+            found.append(structure.rescaled(float(factor)))
+        # A molecule below the range is next to invisible; labelled, it would teach to see what is not there.
+        elif low <= _kilodalton(structure) <= high:
             found.append(structure)
-            continue
-        mass = structure.weights.sum() / _VOLT_PER_DALTON
-        factor = (1e3 * uniform(rng, ranges.complex_kilodalton) / max(mass, 1.0)) ** (1 / 3)
-        found.append(structure.rescaled(float(factor)))
     return found
+
+
+def _kilodalton(structure: Structure) -> float:
+    return float(structure.weights.sum()) / _VOLT_PER_DALTON / 1e3
 
 
 def _add_structures(
     rng: np.random.Generator, canvas: Canvas, kinds: Sequence[Structure], label: Label, count: int
 ) -> list[Particle]:
     particles = []
-    for _ in range(count):
+    for _ in range(count if kinds else 0):
         structure = kinds[int(rng.integers(len(kinds)))]
         rotation = Rotation.random(random_state=rng)
         centre = canvas.place_structure(rng, structure, rotation, label)
@@ -183,7 +192,6 @@ def _add_structures(
             continue
         # RELION's angles turn the specimen to the particle: ZYZ of the inverse of its rotation.
         rot, tilt, psi = rotation.inv().as_euler("ZYZ", degrees=True)
-        mass = float(structure.weights.sum()) / _VOLT_PER_DALTON / 1e3
         particles.append(
             Particle(
                 label,
@@ -193,7 +201,7 @@ def _add_structures(
                 float(tilt),
                 float(psi),
                 structure.diameter_angstrom,
-                mass,
+                _kilodalton(structure),
             )
         )
     return particles
