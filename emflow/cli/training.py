@@ -72,9 +72,11 @@ def simulated(
 
     random = np.random.default_rng((config.seed, 7))
     validation = []
+    count = kept_apart or config.batch
+    # Tomograms take minutes, in which nothing else would be said.
+    say("simulate", f"{VALIDATION_BATCHES * count} to validate with, then {stream.window} to learn from")
     for number in range(VALIDATION_BATCHES):
         first = 2**31 + number * config.batch
-        count = kept_apart or config.batch
         apart = [make_sample((config.seed, first + index)) for index in range(count)]
         crops_of = [apart[index % count] for index in range(config.batch)]
         validation.append(make_batch(crops_of, config.crop_pixels, random))
