@@ -1,8 +1,10 @@
 """A stream of simulated scenes for training: made ahead in other processes, kept for a while."""
 
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -47,7 +49,7 @@ class SceneStream(Generic[Sample]):
         self._futures: dict[int, Future[Sample]] = {}
         # Forking a process in which torch's threads run can hang.
         self._pool = (
-            ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
+            ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin)
             if workers
             else None
         )
@@ -80,7 +82,16 @@ class SceneStream(Generic[Sample]):
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _begin() -> None:
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the training does, however it ended: nobody else would."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
