@@ -126,7 +126,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         # A union reports every member, its name at the end of the path: to the user it is one key.
         depth = 2 if path[0] in model.model_fields and len(path) > 1 and model is Config else 1
         said = [
-            other["msg"].lower().removeprefix("input should be ").removeprefix("value error, ")
+            other["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             for other in error.errors(include_url=False)
             if [str(part) for part in other["loc"]][:depth] == path[:depth]
         ]
