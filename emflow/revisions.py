@@ -15,7 +15,7 @@ REVISIONS = MappingProxyType(
         "import_tilt_series": 1,
         "import_tomogram": 1,
         "correct_tilts": 2,
-        "align_tilts": 2,
+        "align_tilts": 3,
         "estimate_tilt_ctf": 3,
         "reconstruct": 2,
         "train_session_denoiser": 1,

@@ -27,6 +27,9 @@ _AXIS_STEP_DEGREES = 0.5
 # Shorter lines are alike at many angles: the stated axis is the better guess.
 _SMALLEST_AXIS_PIXELS = 192
 _AXIS_TILTS_DEGREES = 65.0
+# What patches find moves them, and cut anew they find more, the less the nearer.
+_PATCH_PASSES = 4
+_SETTLED_PIXELS = 0.1
 _AXIS_BAND = (4, 60)  # of the line's frequencies, in periods
 
 
@@ -81,9 +84,13 @@ def align(
         for _ in range(2):
             geometry = replace(geometry, z_rot_degrees=refined_axis(working, geometry, pixel, stated))
             geometry, _ = chained(working, geometry, pixel)
-    geometry = align_patches(
-        working, geometry, pixel, refine_axis=refine_axis, specimen_angstrom=specimen_angstrom
-    )
+    for _ in range(_PATCH_PASSES):
+        before = geometry
+        geometry = align_patches(
+            working, geometry, pixel, refine_axis=refine_axis, specimen_angstrom=specimen_angstrom
+        )
+        if shift_error(geometry, before) < _SETTLED_PIXELS * pixel:
+            break
     again, correlation = chained(working, geometry, pixel)
     moved = again.shifts_angstrom - geometry.shifts_angstrom
     residual = np.hypot(*np.diff(moved, axis=0, prepend=moved[:1]).T)
