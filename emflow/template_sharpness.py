@@ -61,4 +61,4 @@ def _sphere(radius: int) -> NDArray[np.int64]:
     """Return the voxels (n, 3) that lie a radius from the middle one, to half a voxel."""
     axis = np.arange(-radius, radius + 1)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
-    return points[np.rint(np.linalg.norm(points, axis=1)) == radius]
+    return np.asarray(points[np.rint(np.linalg.norm(points, axis=1)) == radius])

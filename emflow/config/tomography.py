@@ -168,7 +168,8 @@ class TemplateMatching(Section):
     )
     outside: list[str] = Field(
         ["membrane", "filament", "gold", "carbon", "void"],
-        description="Classes of the segmentation in which no particle is looked for; [] leaves none out.",
+        description="Classes of the segmentation in which peaks do not count; add ribosome where the "
+        "particle is none.",
     )
     max_tilt_degrees: Annotated[float, Field(gt=0.0, le=90.0)] = Field(
         60.0, description="Largest tilt, about y, of ready tomograms; tilt series say theirs."

@@ -132,7 +132,7 @@ def _matched(tomogram: Path, ball: Path, segmented: Path, outside: list[str]) ->
         template=ball,
         diameter_angstrom=240.0,
         angular_step_degrees=60.0,
-        threshold=0.3,
+        threshold=0.1,
         segmented=segmented,
         outside=outside,
         device="cpu",

@@ -229,7 +229,7 @@ def matched(finished_tilts: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         "pixel_size_angstrom": 20.0,
         "angular_step_degrees": 60.0,
         # A ball is in no particle there: what is like it has to be enough.
-        "threshold": 0.25,
+        "threshold": 0.1,
     }.items():
         _change(session, f"template_matching.{key}", value, session)
     command(session, "snakemake", "--cores", "2", "--quiet", "all")
