@@ -1,27 +1,34 @@
 """Template matching where the truth is known: F1 beside the segmenter's, angles, and cost.
 
     python benchmarks/template_matching.py [--tomograms 2] [--side 192] [--step 15] [--classes ribosome]
-    python benchmarks/template_matching.py --mixed [--seed 2026] [--tomograms 4] [--side 144] [--step 30]
+    python benchmarks/template_matching.py --mixed [--seeds 2026 5150] [--tomograms 4] [--side 144]
+        [--step 30] [--models FOLDER]
 
 Tomograms and structures are none that any training has seen. The template is the very structure that was put
 into the specimen, a ribosome or a complex of 550 kDa: as much as a user of a known particle knows. Tilts are
-known to an alignment's errors, the CTF exactly. ``--mixed`` takes the tomograms of benchmarks/tomography.py,
-or of another seed, their middle ``--side`` voxels a side, and looks for each complex of 400 to 700 kDa.
-Prints what benchmarks/RESULTS.md keeps.
+known to an alignment's errors, the CTF exactly. ``--mixed`` takes the tomograms of benchmarks/tomography.py
+and of other seeds, their middle ``--side`` voxels a side, and looks for each complex of 400 to 700 kDa of
+which there are five or more, made-up ones or the atomic models of a folder: among all peaks, among those
+outside of the classes that a config leaves out by itself, and in what the shipped segmenter says of the
+denoised tomogram. Prints what benchmarks/RESULTS.md keeps.
 """
 
 import argparse
 import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from emflow.config.tomography import TemplateMatching
 from emflow.evaluation.segmentation import class_scores
 from emflow.evaluation.volume_picking import MatchedPicks, PickScores, match_picks
+from emflow.io.atomic_models import read_atomic_models
 from emflow.io.model import load_model, shipped_model
-from emflow.model_card import SEGMENT
-from emflow.preprocessing import centre_and_spread
+from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.resampling import Resampling
 from emflow.segmentation import SCORE, whole
 from emflow.simulation.library import ParticleLibrary
@@ -30,6 +37,7 @@ from emflow.simulation.shapes import Structure, procedural_structure
 from emflow.simulation.tomograms import (
     Particle,
     SimulatedTiltSeries,
+    Specimen,
     TomogramRanges,
     draw_specimen,
     record_tilt_series,
@@ -37,22 +45,26 @@ from emflow.simulation.tomograms import (
 from emflow.simulation.tomograms.ribosomes import ribosome_like
 from emflow.simulation.tomograms.simulate import reconstructed, weighted
 from emflow.simulation.tomograms.tilts import draw_geometry, misaligned
+from emflow.standardised_tomogram import StandardisedTomogram
 from emflow.template_matching import figures_of_merit, match
 from emflow.template_orientations import misorientation_degrees, orientations, rotations_of
 from emflow.template_preparation import template_from_structure
 from emflow.template_refinement import refined_rotations
 from emflow.template_weighting import TiltOptics, tomogram_transfer
 from emflow.tilt_geometry import TiltGeometry
-from emflow.tomogram_classes import Label
+from emflow.tomogram_classes import CLASS_NAMES, Label
 from emflow.training.tomograms import RANGES, SHAPE
-from emflow.volume_picking import centred_angstrom, find_peaks
+from emflow.volume_denoising import denoised
+from emflow.volume_picking import centred_angstrom, find_peaks, labels_at
 
 PIXEL = 10.0
 DEPTH = 120
 # Both pickers' own threshold, and the floor under what they keep.
 MERIT, FLOOR = 0.5, 0.2
 COMPLEX_DALTON = 550e3
+# With --mixed: which of the made-up complexes are looked for, and how many particles of one there have to be.
 MIXED_KILODALTON = (400.0, 700.0)
+FEWEST = 5
 _VOLT_PER_DALTON = 2.6 / 0.81
 
 
@@ -60,11 +72,43 @@ _VOLT_PER_DALTON = 2.6 / 0.81
 class Known:
     """A tomogram, what is known of its tilts, and the particles that are looked for."""
 
-    volume: np.ndarray
+    even: np.ndarray
+    odd: np.ndarray
     geometry: TiltGeometry
     series: SimulatedTiltSeries
     particles: list[Particle]
     exposure_weighted: bool
+
+    def standardised(self, pixel: float) -> StandardisedTomogram:
+        """Return the tomogram at voxels of so many angstrom."""
+        volume = 0.5 * (self.even + self.odd)
+        depth, height, width = (max(2, 2 * round(side * PIXEL / pixel / 2)) for side in volume.shape)
+        work = Resampling(volume.shape, (depth, height, width), pixel / PIXEL)
+        return StandardisedTomogram.measured(
+            work.slab(whole(volume), 0, depth).__getitem__, (depth, height, width)
+        )
+
+    def optics(self) -> TiltOptics:
+        """Return what is known of each image's contrast transfer."""
+        series = self.series
+        return TiltOptics(
+            series.defocus_angstrom,
+            np.zeros(len(series.geometry)),
+            series.pre_exposure_electrons_per_square_angstrom
+            + series.exposure_electrons_per_square_angstrom / 2,
+            series.voltage_kilovolt,
+            series.spherical_aberration_millimetre,
+            series.amplitude_contrast,
+            "none",
+            self.exposure_weighted,
+        )
+
+    def truth(self, label: Label, species: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """Return centres (n, 3), (x, y, z) in angstrom, and angles (n, 3) of a class, or of a kind."""
+        particles = [p for p in self.particles if p.label == label and species in ("", p.species)]
+        centres = np.array([each.centre_angstrom for each in particles]).reshape(-1, 3)
+        angles = [(each.rot_degrees, each.tilt_degrees, each.psi_degrees) for each in particles]
+        return centres, np.array(angles).reshape(-1, 3)
 
 
 def structures() -> dict[Label, Structure]:
@@ -77,18 +121,20 @@ def structures() -> dict[Label, Structure]:
     }
 
 
-def simulated(rng: np.random.Generator, ranges: TomogramRanges, side: int, **kinds: object) -> Known:
-    """Simulate a tomogram as `emflow.simulation.tomograms.simulate_tomogram` does, and keep its tilts."""
-    shape = (DEPTH, side, side)
-    specimen = draw_specimen(rng, ranges, shape, PIXEL, **kinds)  # type: ignore[arg-type]
+def recorded(
+    rng: np.random.Generator, ranges: TomogramRanges, specimen: Specimen, shape: tuple[int, int, int]
+) -> Known:
+    """Record a specimen as `emflow.simulation.tomograms.simulate_tomogram` does, and keep its tilts."""
     true = draw_geometry(rng, ranges)
-    series = record_tilt_series(rng, ranges, specimen, true, (side, side))
+    series = record_tilt_series(rng, ranges, specimen, true, shape[1:])
     shift, axis = uniform(rng, ranges.residual_shift_pixels), uniform(rng, ranges.residual_axis_degrees)
     found = misaligned(rng, true, shift * PIXEL, axis)
     weigh = bool(rng.random() < ranges.exposure_weighting_probability)
-    images = series.contrast(series.even + series.odd)
-    volume = reconstructed(weighted(images, series) if weigh else images, found, PIXEL, shape)
-    return Known(volume, found, series, specimen.particles, weigh)
+    even, odd = (
+        reconstructed(weighted(images, series) if weigh else images, found, PIXEL, shape)
+        for images in (series.contrast(series.even), series.contrast(series.odd))
+    )
+    return Known(even, odd, found, series, specimen.particles, weigh)
 
 
 def of_two_kinds(seed: int, side: int) -> Known:
@@ -96,43 +142,87 @@ def of_two_kinds(seed: int, side: int) -> Known:
     ranges = replace(RANGES, ribosome_probability=1.0, complex_probability=1.0)
     ranges = replace(ranges, ribosomes=(2000.0, 6000.0), complexes=(4000.0, 12_000.0))
     kinds = structures()
-    return simulated(
-        np.random.default_rng((seed, 77)),
-        ranges,
-        side,
-        ribosomes=[kinds[Label.RIBOSOME]],
-        complexes=[kinds[Label.COMPLEX]],
-    )
+    rng, shape = np.random.default_rng((seed, 77)), (DEPTH, side, side)
+    ribosomes, complexes = [kinds[Label.RIBOSOME]], [kinds[Label.COMPLEX]]
+    specimen = draw_specimen(rng, ranges, shape, PIXEL, ribosomes=ribosomes, complexes=complexes)
+    return recorded(rng, ranges, specimen, shape)
 
 
-def mixed(count: int, seed: int, side: int) -> list[tuple[Known, Structure]]:
-    """Return tomograms as `emflow.training.tomograms.held_apart` has them, for each complex in the range."""
+def mixed(count: int, seed: int, side: int, models: Sequence[Structure]) -> Iterator[tuple[Known, Structure]]:
+    """Yield tomograms as `emflow.training.tomograms.held_apart` has them, for each complex in the range."""
     library = ParticleLibrary("held_apart", procedural=60)
-    found = []
+    edge = (SHAPE[1] - side) // 2
+    middle = (slice(None), slice(edge, edge + side), slice(edge, edge + side))
+    ranges = replace(RANGES, complex_probability=1.0) if models else RANGES
     for number in np.random.default_rng((seed, 12)).integers(2**31, size=count):
-        one = simulated(np.random.default_rng(int(number)), RANGES, SHAPE[1], library=library)
-        edge = (SHAPE[1] - side) // 2
-        middle = np.ascontiguousarray(one.volume[:, edge : edge + side, edge : edge + side])
-        inside = [
-            each
-            for each in one.particles
-            if each.label == Label.COMPLEX and max(map(abs, each.centre_angstrom[:2])) < side / 2 * PIXEL
+        rng = np.random.default_rng(int(number))
+        specimen = draw_specimen(rng, ranges, SHAPE, PIXEL, library=library, complexes=models)
+        inside = [p for p in specimen.particles if max(map(abs, p.centre_angstrom[:2])) < side / 2 * PIXEL]
+        kinds = Counter((p.species, p.kilodalton) for p in inside if p.label == Label.COMPLEX)
+        wanted = [
+            kind
+            for kind, times in sorted(kinds.items())
+            if times >= FEWEST and (models or MIXED_KILODALTON[0] <= kind[1] < MIXED_KILODALTON[1])
         ]
-        for name, mass in sorted({(each.species, each.kilodalton) for each in inside}):
-            if MIXED_KILODALTON[0] <= mass < MIXED_KILODALTON[1]:
-                plain = library.structure(int(name.rsplit("-", 1)[1]))
-                factor = (mass * 1e3 * _VOLT_PER_DALTON / plain.weights.sum()) ** (1 / 3)
-                kind = [each for each in inside if (each.species, each.kilodalton) == (name, mass)]
-                found.append((replace(one, volume=middle, particles=kind), plain.rescaled(float(factor))))
-    return found
+        if not wanted:
+            continue
+        one = recorded(rng, ranges, specimen, SHAPE)
+        one = replace(one, even=one.even[middle].copy(), odd=one.odd[middle].copy(), particles=inside)
+        for name, mass in wanted:
+            given = {each.name: each for each in models}
+            if name in given:
+                yield one, given[name]
+                continue
+            plain = library.structure(int(name.rsplit("-", 1)[1]))
+            factor = (mass * 1e3 * _VOLT_PER_DALTON / plain.weights.sum()) ** (1 / 3)
+            yield one, plain.rescaled(float(factor))
 
 
-def truth(one: Known, label: Label) -> tuple[np.ndarray, np.ndarray]:
-    """Return centres (n, 3), (x, y, z) in angstrom, and angles (n, 3)."""
-    particles = [each for each in one.particles if each.label == label]
-    centres = np.array([each.centre_angstrom for each in particles]).reshape(-1, 3)
-    angles = [(each.rot_degrees, each.tilt_degrees, each.psi_degrees) for each in particles]
-    return centres, np.array(angles).reshape(-1, 3)
+def judged(one: Known, structure: Structure, step: float, seed: int) -> None:
+    """Print rows of a table: of all peaks, of those outside of what is left out, and the segmenter's."""
+    diameter, name = structure.diameter_angstrom, structure.name
+    segmenter, _ = load_model(shipped_model("segmenter"), SEGMENT)
+    denoiser, _ = load_model(shipped_model("tomogram_denoiser"), DENOISE_TOMOGRAM)
+    scores, labels = class_scores(segmenter, denoised(denoiser, (one.even, one.odd)), "zyx")
+    true, turned = one.truth(Label.COMPLEX, name)
+    template = template_from_structure(structure, pixel_size_angstrom=PIXEL)
+    rotations = orientations(step)
+    transfer = tomogram_transfer(template.box, PIXEL, one.geometry, one.optics())
+    seen = one.standardised(PIXEL)
+    peaks = match(seen, template, rotations, transfer, distance_voxels=0.7 * diameter / PIXEL)
+    classes = labels_at(lambda first, last: labels[first:last], seen.shape, peaks.voxels_zyx)
+    complexes = [each for each in one.particles if each.label == Label.COMPLEX]
+    same = np.array([each.species == name for each in complexes])
+    mass = next(each.kilodalton for each in complexes if each.species == name)
+    start = f"| {seed} | {name}, {mass:.0f} kDa, {diameter:.0f} A | {len(true)} |"
+    left_out = [CLASS_NAMES.index(each) for each in TemplateMatching().outside]
+    for what, found in (("all peaks", peaks), ("outside", peaks.where(~np.isin(classes, left_out)))):
+        points = centred_angstrom(found.voxels_zyx, seen.shape, PIXEL)
+        part = match_picks(points, figures_of_merit(found.scores, found.threshold()), true, diameter)
+        right = (part.truth >= 0) & (part.scores >= MERIT)
+        picks, met = part.order[right], part.truth[right]
+        coarse, places = rotations[found.rotations[picks]], found.voxels_zyx[picks]
+        refined = refined_rotations(seen, template, places, coarse, transfer, step_degrees=step)
+        degrees = ", ".join(
+            f"{np.median(misorientation_degrees(kept, rotations_of(turned[met]))):.0f}" if len(met) else "-"
+            for kept in (coarse, refined)
+        )
+        print(f"{start} {what} | {_shares(part)} | {found.threshold():.3f} | {degrees} |")
+    distance = 0.7 * diameter / PIXEL
+    probability = whole(scores[Label.COMPLEX] / np.float32(SCORE))
+    picked = find_peaks(probability, seen.shape, distance_voxels=distance, floor=FLOOR)
+    part = match_picks(
+        centred_angstrom(picked.voxels_zyx, seen.shape, PIXEL),
+        picked.figure_of_merit,
+        np.array([each.centre_angstrom for each in complexes]),
+        np.array([each.diameter_angstrom for each in complexes]),
+    )
+    print(f"{start} the segmenter | {_shares(part.among(same))} | | |", flush=True)
+
+
+def _shares(part: MatchedPicks) -> str:
+    scores = PickScores.of([part], MERIT)
+    return f"{scores.precision:.2f}, {scores.recall:.2f}, {scores.f1:.2f} | {scores.best_f1:.2f}"
 
 
 def matching(known: list[Known], label: Label, structure: Structure, pixel: float, step: float) -> None:
@@ -143,39 +233,16 @@ def matching(known: list[Known], label: Label, structure: Structure, pixel: floa
     seconds, refining, voxels = 0.0, 0.0, 0
     errors, before, after = [], [], []
     for one in known:
-        shape = tuple(max(2, 2 * round(side * PIXEL / pixel / 2)) for side in one.volume.shape)
-        work = Resampling(one.volume.shape, shape, pixel / PIXEL)
-        volume = work.slab(whole(one.volume), 0, shape[0])
-        middle = volume[shape[0] // 4 : -(shape[0] // 4)]
-        centre, spread = centre_and_spread(middle.reshape(-1, shape[2]))
-        series = one.series
-        optics = TiltOptics(
-            series.defocus_angstrom,
-            np.zeros(len(series.geometry)),
-            series.pre_exposure_electrons_per_square_angstrom
-            + series.exposure_electrons_per_square_angstrom / 2,
-            series.voltage_kilovolt,
-            series.spherical_aberration_millimetre,
-            series.amplitude_contrast,
-            "none",
-            one.exposure_weighted,
-        )
-        transfer = tomogram_transfer(template.box, pixel, one.geometry, optics)
+        seen = one.standardised(pixel)
+        transfer = tomogram_transfer(template.box, pixel, one.geometry, one.optics())
         started = time.process_time()
         found = match(
-            lambda part, volume=volume: volume[part],
-            shape,
-            template,
-            rotations,
-            transfer,
-            distance_voxels=0.7 * structure.diameter_angstrom / pixel,
-            centre=centre,
-            spread=spread,
+            seen, template, rotations, transfer, distance_voxels=0.7 * structure.diameter_angstrom / pixel
         )
         seconds += time.process_time() - started
-        voxels += volume.size
-        points = centred_angstrom(found.voxels_zyx, shape, pixel)
-        true, turned = truth(one, label)
+        voxels += int(np.prod(seen.shape))
+        points = centred_angstrom(found.voxels_zyx, seen.shape, pixel)
+        true, turned = one.truth(label)
         # Tomograms have thresholds of their own: half a point of merit is each one's.
         merits = figures_of_merit(found.scores, found.threshold())
         part = match_picks(points, merits, true, structure.diameter_angstrom)
@@ -183,20 +250,11 @@ def matching(known: list[Known], label: Label, structure: Structure, pixel: floa
         right = (part.truth >= 0) & (part.scores >= MERIT)
         picks, met = part.order[right], part.truth[right]
         errors += np.linalg.norm(points[picks] - true[met], axis=1).tolist()
+        coarse, places = rotations[found.rotations[picks]], found.voxels_zyx[picks]
         started = time.process_time()
-        refined = refined_rotations(
-            lambda part, volume=volume: volume[part],
-            shape,
-            template,
-            found.voxels_zyx[picks],
-            rotations[found.rotations[picks]],
-            transfer,
-            step_degrees=step,
-            centre=centre,
-            spread=spread,
-        )
+        refined = refined_rotations(seen, template, places, coarse, transfer, step_degrees=step)
         refining += time.process_time() - started
-        for kept, which in ((before, rotations[found.rotations[picks]]), (after, refined)):
+        for kept, which in ((before, coarse), (after, refined)):
             kept += misorientation_degrees(which, rotations_of(turned[met])).tolist()
         print(f"    threshold {found.threshold():.3f}, best score {found.scores[:1]}", flush=True)
     rate = seconds / (voxels / 1e6) / (len(rotations) / 1000)
@@ -222,13 +280,13 @@ def segmenting(known: list[Known], label: Label, structure: Structure) -> None:
     network, _ = load_model(shipped_model("segmenter"), SEGMENT)
     parts = []
     for one in known:
-        found = class_scores(network, one.volume, "zyx")[0][label] / np.float32(SCORE)
+        found = class_scores(network, 0.5 * (one.even + one.odd), "zyx")[0][label] / np.float32(SCORE)
         picks = find_peaks(
             whole(found), found.shape, distance_voxels=0.7 * structure.diameter_angstrom / PIXEL, floor=FLOOR
         )
         points = centred_angstrom(picks.voxels_zyx, found.shape, PIXEL)
         parts.append(
-            match_picks(points, picks.figure_of_merit, truth(one, label)[0], structure.diameter_angstrom)
+            match_picks(points, picks.figure_of_merit, one.truth(label)[0], structure.diameter_angstrom)
         )
     print(f"  {label.name.lower():9} {PickScores.of(parts, MERIT)}", flush=True)
 
@@ -242,13 +300,17 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", default=["ribosome", "complex"])
     parser.add_argument("--no-segmenter", action="store_true")
     parser.add_argument("--mixed", action="store_true")
-    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2026])
+    parser.add_argument("--models", type=Path, help="with --mixed: atomic models in place of made-up ones")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.mixed:
-        for one, structure in mixed(arguments.tomograms, arguments.seed, arguments.side):
-            print(f"{structure.name}, {one.particles[0].kilodalton:.0f} kDa")
-            matching([one], Label.COMPLEX, structure, PIXEL, arguments.step)
+        models = [one for one, _ in read_atomic_models(arguments.models)] if arguments.models else []
+        print("| seed | complex | true | picks | precision, recall, F1 | at best | threshold | degrees |")
+        print("|---|---|---|---|---|---|---|---|")
+        for seed in arguments.seeds:
+            for one, structure in mixed(arguments.tomograms, seed, arguments.side, models):
+                judged(one, structure, arguments.step, seed)
         return
     known = [of_two_kinds(seed, arguments.side) for seed in range(arguments.tomograms)]
     pixels = {Label.RIBOSOME: 20.0, Label.COMPLEX: 10.0}

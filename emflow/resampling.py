@@ -59,6 +59,11 @@ class Resampling:
         )
         return resampled
 
+    def source_voxels(self, voxels_zyx: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return where voxels (n, 3) of the target lie in the source."""
+        middles = [np.array(shape) // 2 for shape in (self.target, self.source)]
+        return np.asarray((voxels_zyx - middles[0]) * self.factor + middles[1])
+
     def _position(self, axis: int, voxel: int) -> float:
         """Return where a target's voxel lies in the source."""
         return (voxel - self.target[axis] // 2) * self.factor + self.source[axis] // 2

@@ -22,7 +22,7 @@ REVISIONS = MappingProxyType(
         "denoise_tomogram": 1,
         "segment": 2,
         "pick_tomogram": 1,
-        "match_template": 2,
+        "match_template": 3,
         "export_tomograms": 2,
         "summarise_tomograms": 2,
         "train_denoiser": 1,

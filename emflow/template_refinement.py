@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from emflow.standardised_tomogram import StandardisedTomogram
 from emflow.symmetry import Matrices
 from emflow.template_preparation import Template, Volume
-from emflow.template_search import Read, TemplateSearch, standardised
+from emflow.template_search import TemplateSearch
 
 FINEST_DEGREES = 1.0
 # Of one size, before the next smaller.
@@ -21,24 +22,20 @@ _NEIGHBOURS = np.concatenate([np.eye(3), -np.eye(3)])
 
 
 def refined_rotations(
-    read: Read,
-    shape: tuple[int, int, int],
+    tomogram: StandardisedTomogram,
     template: Template,
     voxels_zyx: NDArray[np.float64],
     rotations: Matrices,
     transfer: Volume,
     *,
     step_degrees: float,
-    centre: float = 0.0,
-    spread: float = 1.0,
-    clip_spreads: float = 8.0,
     device: torch.device | str = "cpu",
 ) -> Matrices:
     """Return the rotations (n, 3, 3) about those of peaks that correlate best.
 
     Parameters
     ----------
-    read, shape, template, transfer, centre, spread, clip_spreads, device
+    tomogram, template, transfer, device
         As in `emflow.template_matching.match`.
     voxels_zyx
         Of the peaks, (n, 3), to a fraction of a voxel.
@@ -54,14 +51,8 @@ def refined_rotations(
     for voxel, rotation in zip(voxels_zyx, rotations, strict=True):
         middle = np.rint(voxel).astype(int)
         z, y, x = (float(part) for part in voxel - middle)
-        patch = standardised(
-            read,
-            shape,
-            tuple(slice(int(side) - half, int(side) + half) for side in middle),
-            centre=centre,
-            spread=spread,
-            clip_spreads=clip_spreads,
-        )
+        around = [slice(int(side) - half, int(side) + half) for side in middle]
+        patch = tomogram.window((around[0], around[1], around[2]))
         found.append(_climbed(search, patch, (x, y, z), rotation, step_degrees / 2))
     return np.array(found).reshape(-1, 3, 3)
 

@@ -1,7 +1,6 @@
 """A template, ready to be turned and looked for in pieces of a tomogram."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
@@ -12,12 +11,8 @@ from torch.nn import functional
 from emflow.symmetry import Matrices
 from emflow.template_preparation import Template, Volume
 
-Window = tuple[slice, slice, slice]
-Read = Callable[[Window], Volume]
 # Local deviations below this share of the tomogram's own are taken for it: nothing is found in nothing.
 _LEAST_DEVIATION = 0.25
-# The score's spread is measured on so many of the rotations.
-_SAMPLED_ROTATIONS = 64
 _GPU_BYTES = 4e9
 
 
@@ -33,8 +28,6 @@ class TemplateSearch:
         self.mask = torch.from_numpy(template.mask).to(device)
         self.transfer = torch.from_numpy(transfer).to(device)
         self.rotations = rotations
-        self.every = max(1, len(rotations) // _SAMPLED_ROTATIONS)
-        self.sampled = len(range(0, len(rotations), self.every))
         half = self.box // 2
         axis = (torch.arange(self.box, dtype=torch.float32, device=device) - half).unsqueeze(0)
         z, y, x = torch.meshgrid(axis[0], axis[0], axis[0], indexing="ij")
@@ -72,12 +65,8 @@ class TemplateSearch:
         unit: torch.Tensor = masked / norm
         return unit
 
-    def scores(self, tile: Volume, reach: int) -> tuple[Volume, NDArray[np.int32], float]:
-        """Return a tile's best scores, their rotations, and the sum of the squares of sampled scores.
-
-        Of a tile (z + box, y + box, x + box) scores have shape (z, y, x); squares are summed over its core,
-        ``reach`` voxels further in.
-        """
+    def scores(self, tile: Volume) -> tuple[Volume, NDArray[np.int32]]:
+        """Return a tile's best scores and their rotations, (z, y, x) of a tile (z, y, x) + box."""
         values = torch.from_numpy(tile).to(self.device)
         inner = tuple(side - self.box for side in tile.shape)
         size = tuple(scipy.fft.next_fast_len(side, real=True) for side in tile.shape)
@@ -89,8 +78,6 @@ class TemplateSearch:
         factor = 1 / (deviation * math.sqrt(weight))
         best = torch.full(inner, -math.inf, device=self.device)
         which = torch.zeros(inner, dtype=torch.int32, device=self.device)
-        core = tuple(slice(reach, side - reach) for side in inner)
-        squares = 0.0
         batch = 8 if self.device.type == "cpu" else max(1, int(_GPU_BYTES / (64 * self.box**3)))
         for first in range(0, len(self.rotations), batch):
             templates = self.turned(self.rotations[first : first + batch])
@@ -98,9 +85,7 @@ class TemplateSearch:
                 score = self._correlation(spectrum, template, size, inner).mul_(factor)
                 which.masked_fill_(score > best, number)
                 torch.maximum(best, score, out=best)
-                if number % self.every == 0:
-                    squares += float(score[core].square().sum(dtype=torch.float64))
-        return best.cpu().numpy(), which.cpu().numpy(), squares
+        return best.cpu().numpy(), which.cpu().numpy()
 
     def _correlation(
         self, spectrum: torch.Tensor, kernel: torch.Tensor, size: tuple[int, ...], inner: tuple[int, ...]
@@ -113,26 +98,3 @@ class TemplateSearch:
         both = torch.fft.ifft2(transformed.conj_physical_().mul_(spectrum), dim=(0, 1))
         lines: torch.Tensor = torch.fft.irfft(both[: inner[0], : inner[1]], n=size[2], dim=2)
         return lines[:, :, : inner[2]]
-
-
-def standardised(
-    read: Read,
-    shape: tuple[int, int, int],
-    window: tuple[slice, ...],
-    *,
-    centre: float,
-    spread: float,
-    clip_spreads: float,
-) -> Volume:
-    """Return a window about the tomogram's centre, in its spreads, clamped; 0 where it reaches beyond."""
-    inside = [
-        slice(max(0, part.start), min(side, part.stop)) for part, side in zip(window, shape, strict=True)
-    ]
-    tile = np.full([part.stop - part.start for part in window], np.nan, dtype=np.float32)
-    place = tuple(
-        slice(own.start - part.start, own.stop - part.start) for own, part in zip(inside, window, strict=True)
-    )
-    tile[place] = read((inside[0], inside[1], inside[2]))
-    known = (np.clip((tile - centre) / (spread or 1.0), -clip_spreads, clip_spreads)).astype(np.float32)
-    known[~np.isfinite(tile)] = 0.0  # beyond the tomogram's sides
-    return np.asarray(known)

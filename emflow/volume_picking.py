@@ -136,6 +136,30 @@ def best_apart(
     return order[keep]
 
 
+def labels_at(
+    read: Callable[[int, int], NDArray[np.uint8]],
+    shape: tuple[int, int, int],
+    voxels_zyx: NDArray[np.float64],
+    block_slices: int = _BLOCK_SLICES,
+) -> NDArray[np.uint8]:
+    """Return the label (n,) of the voxel that each of some places (n, 3) lies in.
+
+    Parameters
+    ----------
+    read
+        Gives labels (slices, y, x) from a first to before a last slice.
+    shape
+        (z, y, x) of the tomogram.
+    """
+    z, y, x = np.clip(np.rint(voxels_zyx).astype(np.int64), 0, np.array(shape) - 1).T
+    found = np.zeros(len(voxels_zyx), dtype=np.uint8)
+    for first in range(0, shape[0], block_slices):
+        here = np.flatnonzero((z >= first) & (z < first + block_slices))
+        if len(here):
+            found[here] = read(first, min(first + block_slices, shape[0]))[z[here] - first, y[here], x[here]]
+    return found
+
+
 def centred_angstrom(
     voxels_zyx: NDArray[np.float64], shape: tuple[int, int, int], pixel_size_angstrom: float
 ) -> NDArray[np.float64]:

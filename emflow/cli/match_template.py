@@ -1,11 +1,13 @@
 """Find the particles of a tomogram by their likeness to a template, with their angles."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from cyclopts import Parameter
 from numpy.typing import NDArray
 
 from emflow.cli.progress import say
@@ -15,8 +17,9 @@ from emflow.errors import SettingError
 from emflow.io.gpus import take_device
 from emflow.io.index import OK, TiltRow, VolumePickRow, write_index
 from emflow.io.volume_picks import volume_picks_table, write_failed_picks, write_volume_picks
+from emflow.io.volumes import open_labels
 from emflow.resampling import Resampling
-from emflow.volume_picking import centred_angstrom
+from emflow.volume_picking import centred_angstrom, labels_at
 
 if TYPE_CHECKING:
     from emflow.template_weighting import Correction, TiltOptics
@@ -43,6 +46,8 @@ def match_template(
     minimum_distance_angstrom: float = 0.0,
     threshold: Literal["auto"] | float = "auto",
     floor: float = 0.4,
+    segmented: Path | None = None,
+    outside: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     max_tilt_degrees: float = 60.0,
     ctf: Literal["none", "phase_flip", "deconvolve"] = "none",
     exposure_weighting: bool = True,
@@ -77,10 +82,14 @@ def match_template(
     minimum_distance_angstrom
         Of two picks; 0 takes 0.7 diameters.
     threshold
-        Correlation with a figure of merit of 0.5; auto takes one that stands out of the
-        tomogram's other peaks, and of noise.
+        Sharpened correlation with a figure of merit of 0.5; auto takes one that stands out of
+        the tomogram's other peaks.
     floor
         Candidates with a lower figure of merit are not kept.
+    segmented
+        The segmented.tsv of the tomogram, for outside.
+    outside
+        Classes of the segmentation that peaks do not count in.
     max_tilt_degrees
         Largest tilt, about y, of a tomogram without its tilt series.
     ctf
@@ -95,7 +104,7 @@ def match_template(
     import torch
 
     from emflow.io.templates import read_template
-    from emflow.segmentation import CLIP_SIGMAS, measured_standardisation
+    from emflow.standardised_tomogram import StandardisedTomogram
     from emflow.template_matching import figures_of_merit, match
     from emflow.template_orientations import orientations, relion_angles
     from emflow.template_refinement import refined_rotations
@@ -124,35 +133,29 @@ def match_template(
     chosen = take_device(device)
     known = "wedge and CTF" if optics is not None else "wedge alone"
     say(STAGE, f"{row.name}: {len(rotations)} rotations at {pixel:.4g} A on {chosen}, {known}")
-    centre, spread = measured_standardisation(source.slices, source.shape[0])
+    seen = StandardisedTomogram.measured(source.read, source.shape)
     transfer = tomogram_transfer(made.box, pixel, geometry, optics)
     found = match(
-        source.read,
-        source.shape,
+        seen,
         made,
         rotations,
         transfer,
         distance_voxels=(minimum_distance_angstrom or _DISTANCE_DIAMETERS * file.diameter_angstrom) / pixel,
-        centre=centre,
-        spread=spread,
-        clip_spreads=CLIP_SIGMAS,
         device=chosen,
         progress=lambda done, all_: say(STAGE, f"{row.name}: {done}/{all_} tiles"),
     )
+    if segmented is not None and outside:
+        found = found.where(~_in_classes(found.voxels_zyx, source, segmented, outside))
     limit = found.threshold() if threshold == "auto" else float(threshold)
     merits = figures_of_merit(found.scores, limit)
     keep = merits >= floor
     turned = refined_rotations(
-        source.read,
-        source.shape,
+        seen,
         made,
         found.voxels_zyx[keep],
         rotations[found.rotations[keep]],
         transfer,
         step_degrees=angular_step_degrees,
-        centre=centre,
-        spread=spread,
-        clip_spreads=CLIP_SIGMAS,
         device=chosen,
     )
     table = volume_picks_table(
@@ -192,18 +195,38 @@ class _Source:
         """(z, y, x) in voxels."""
         return self.work.target
 
-    def slices(self, first: int, last: int) -> NDArray[np.float32]:
-        """Return slices (n, y, x)."""
-        return self.work.slab(partial(self.stored.read, self.stored.channels[0]), first, last)
-
     def read(self, part: tuple[slice, slice, slice]) -> NDArray[np.float32]:
         """Return a part (z, y, x); of coarser voxels the last slices are kept, as tiles come side by side."""
         if self.work.factor == 1:
             return self.stored.read_part(self.stored.channels[0], part)
         first, last = part[0].start, part[0].stop
         if self._slab is None or self._slab[:2] != (first, last):
-            self._slab = (first, last, self.slices(first, last))
+            slices = partial(self.stored.read, self.stored.channels[0])
+            self._slab = (first, last, self.work.slab(slices, first, last))
         return self._slab[2][:, part[1], part[2]]
+
+
+def _in_classes(
+    voxels_zyx: NDArray[np.float64], source: _Source, segmented: Path, names: Sequence[str]
+) -> NDArray[np.bool_]:
+    """Return which places (n, 3) a tomogram's segmentation calls one of some classes."""
+    row = read_volume_row(segmented)
+    if (reason := failed_reason(row)) is not None:
+        say(STAGE, f"{row.name}: peaks count wherever they lie, as there is no segmentation: {reason}")
+        return np.zeros(len(voxels_zyx), dtype=bool)
+    stored = StoredTomogram.open(row, segmented.parent)
+    if stored.shape != source.stored.shape:
+        sizes = [" x ".join(str(side) for side in one.shape[::-1]) for one in (stored, source.stored)]
+        raise SettingError(f"{segmented} has {sizes[0]} voxels, and the tomogram {sizes[1]}")
+    labels = open_labels(stored.store)
+    found = labels_at(
+        lambda first, last: np.asarray(labels[first:last]),
+        stored.shape,
+        source.work.source_voxels(voxels_zyx),
+    )
+    among = np.isin(found, stored.numbers("template_matching.outside", names))
+    say(STAGE, f"{row.name}: {int(among.sum())} of {len(among)} peaks lie in {', '.join(names)}")
+    return among
 
 
 def _tilts(

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from emflow import volume_picking
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, failed_reason, read_volume_row
-from emflow.errors import SettingError
 from emflow.io.index import OK, VolumePickRow, write_index
 from emflow.io.volume_picks import volume_picks_table, write_failed_picks, write_volume_picks
 
@@ -62,12 +61,7 @@ def pick_tomogram(
         return
     stored = StoredTomogram.open(row, segmented.parent)
     classes = classes or []
-    unknown = sorted(set(classes) - set(stored.channels))
-    if unknown:
-        raise SettingError(
-            f"pick_tomogram.classes: {unknown[0]} is no class of the segmentation; it has "
-            f"{', '.join(stored.channels)}"
-        )
+    stored.numbers("pick_tomogram.classes", classes)
     pixel = row.pixel_size_angstrom or 1.0
     points, angles = [np.zeros((0, 3))], [np.zeros((0, 3))]
     names: list[str] = []

@@ -1,5 +1,6 @@
 """What the commands that work on a tomogram share: its row, its channels, and how they are standardised."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emflow.errors import BadInputError
+from emflow.errors import BadInputError, SettingError
 from emflow.io.index import FAILED, VolumeRow, read_index
 from emflow.io.locations import Location, find_store
 from emflow.io.volumes import channel_names, open_volume
@@ -40,6 +41,21 @@ class StoredTomogram:
         """Open the store that a row in a table of ``folder`` names."""
         store = find_store(folder, row.store)
         return cls(row, store, tuple(channel_names(store)))
+
+    def numbers(self, key: str, names: Sequence[str]) -> list[int]:
+        """Return the numbers of some of a segmentation's classes, which a setting names.
+
+        Raises
+        ------
+        SettingError
+            If it has no such class.
+        """
+        for name in names:
+            if name not in self.channels:
+                raise SettingError(
+                    f"{key}: {name} is no class of the segmentation; it has {', '.join(self.channels)}"
+                )
+        return [self.channels.index(name) for name in names]
 
     @property
     def shape(self) -> tuple[int, int, int]:

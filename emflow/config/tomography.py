@@ -160,11 +160,16 @@ class TemplateMatching(Section):
     )
     threshold: Literal["auto"] | Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         "auto",
-        description="Correlation (0 to 1) that has a figure of merit of 0.5; auto takes one that stands "
-        "out of the tomogram's other peaks, and of noise.",
+        description="Sharpened correlation (0 to 1) that has a figure of merit of 0.5; auto takes one that "
+        "stands out of the tomogram's other peaks.",
     )
     floor: Annotated[float, Field(ge=0.001, lt=1.0)] = Field(
         0.4, description="Candidates with a figure of merit below this are not kept at all."
+    )
+    outside: list[str] = Field(
+        ["membrane", "filament", "gold", "carbon", "void"],
+        description="Classes of the segmentation in which peaks do not count; add ribosome where the "
+        "particle is none.",
     )
     max_tilt_degrees: Annotated[float, Field(gt=0.0, le=90.0)] = Field(
         60.0, description="Largest tilt, about y, of ready tomograms; tilt series say theirs."

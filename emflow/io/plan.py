@@ -155,11 +155,15 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
         check_template(plan.config)
     if "segment" in cards:
         known = cards["segment"].classes or ()
-        for name in plan.config.pick_tomogram.classes:
-            if name not in known:
-                raise SettingError(
-                    f"pick_tomogram.classes: {name} is no class of the segmenter; it has {', '.join(known)}"
-                )
+        named = {"pick_tomogram.classes": plan.config.pick_tomogram.classes}
+        if plan.config.template_matching.template is not None:
+            named["template_matching.outside"] = plan.config.template_matching.outside
+        for key, names in named.items():
+            for name in names:
+                if name not in known:
+                    raise SettingError(
+                        f"{key}: {name} is no class of the segmenter; it has {', '.join(known)}"
+                    )
     with_camera = [*plan.with_movies, *plan.with_tilt_series]
     learns = plan.config.denoise_tomogram.train and "denoise_tomogram" in plan.models
     rows = read_inputs() if with_camera or learns else []

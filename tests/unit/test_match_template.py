@@ -17,6 +17,7 @@ from emflow.io.volumes import SLAB_SLICES
 from emflow.simulation.tomograms.canvas import Canvas
 from emflow.template_orientations import misorientation_degrees, rotations_of
 from emflow.template_weighting import tomogram_transfer, wedge_geometry
+from emflow.tomogram_classes import CLASSES, Label
 
 PIXEL = 20.0
 SHAPE = (32, 40, 44)
@@ -94,6 +95,65 @@ def test_particles_of_a_ready_tomogram_are_found(ball: Path, tmp_path: Path) -> 
     angles = table[[f"rlnTomoSubtomogram{name}" for name in ("Rot", "Tilt", "Psi")]].to_numpy(float)
     found = rotations_of(angles[apart.argmin(axis=1)])
     assert misorientation_degrees(found, rotations_of(ANGLES)).max() < 30
+
+
+def _segmentation(folder: Path, value: int) -> Path:
+    """Store a segmentation that says one class about the first place, and background elsewhere."""
+    labels = np.zeros(SHAPE, dtype=np.uint8)
+    z, y, x = (int(part) for part in PLACES[0])
+    labels[z - 3 : z + 4, y - 3 : y + 4, x - 3 : x + 4] = value
+    row = VolumeRow("TS_01", OK, "", "", "", *SHAPE, PIXEL, *SHAPE, PIXEL)
+    slabs = (
+        (
+            first,
+            np.zeros((len(CLASSES), len(labels[first : first + SLAB_SLICES]), *SHAPE[1:]), dtype=np.uint8),
+            labels[first : first + SLAB_SLICES],
+        )
+        for first in range(0, SHAPE[0], SLAB_SLICES)
+    )
+    write_volume(
+        "segment",
+        folder / "segmented.tsv",
+        row,
+        slabs,
+        channels=[each.name for each in CLASSES],
+        dtype="uint8",
+        labels=CLASSES,
+    )
+    return folder / "segmented.tsv"
+
+
+def _matched(tomogram: Path, ball: Path, segmented: Path, outside: list[str]) -> np.ndarray:
+    """Return which of the places (2,) are found, one outside of some classes or not."""
+    output = tomogram.parent / "matched.tsv"
+    match_template(
+        tomogram=tomogram,
+        output=output,
+        template=ball,
+        diameter_angstrom=240.0,
+        angular_step_degrees=60.0,
+        threshold=0.1,
+        segmented=segmented,
+        outside=outside,
+        device="cpu",
+    )
+    table = read_volume_picks(output.with_suffix(".star"))
+    points = table[[f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ"]].to_numpy(float)
+    true = ((PLACES - [side // 2 for side in SHAPE]) * PIXEL)[:, ::-1]
+    return np.linalg.norm(true[:, None] - points[None], axis=2).min(axis=1) < 2 * PIXEL
+
+
+def test_peaks_in_what_is_no_place_for_the_particle_are_left_out(ball: Path, tmp_path: Path) -> None:
+    tomogram = _tomogram(tmp_path)
+    gold = _segmentation(tmp_path, Label.GOLD)
+    assert _matched(tomogram, ball, gold, ["membrane"]).tolist() == [True, True]
+    assert _matched(tomogram, ball, gold, ["membrane", "gold"]).tolist() == [False, True]
+    told = "template_matching.outside: golde is no class of the segmentation; it has background, membrane"
+    with pytest.raises(SettingError, match=told):
+        _matched(tomogram, ball, gold, ["golde"])
+    # What was not segmented says nothing.
+    write_index(gold, [VolumeRow("TS_01", FAILED, "has voxels of 20 A")], VolumeRow)
+    assert _matched(tomogram, ball, gold, ["gold"]).all()
 
 
 def test_a_lost_tomogram_keeps_its_reason(ball: Path, tmp_path: Path) -> None:

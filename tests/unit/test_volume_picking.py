@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from emflow.volume_picking import VolumePicks, angles_along, best_apart, find_peaks, membrane_normals
+from emflow.volume_picking import (
+    VolumePicks,
+    angles_along,
+    best_apart,
+    find_peaks,
+    labels_at,
+    membrane_normals,
+)
 
 SHAPE = (90, 60, 64)
 CENTRES = np.array([[20.0, 20, 20], [20, 20, 40], [44.5, 30, 30], [63, 40, 12], [70, 15, 50]])
@@ -100,3 +107,13 @@ def test_normals_of_a_sphere_point_outwards_to_particles_on_it() -> None:
         lambda low, high: membrane[low:high], SHAPE, np.array([[2.0, 2, 2]]), reach_voxels=6
     )
     assert np.isnan(far).all()
+
+
+def test_labels_are_those_of_the_nearest_voxel_whatever_the_blocks() -> None:
+    labels = np.random.default_rng(0).integers(0, 8, size=(11, 6, 7)).astype(np.uint8)
+    places = np.random.default_rng(1).uniform(0, np.array(labels.shape) - 1, size=(40, 3))
+    places = np.concatenate([places, [[-0.6, 0.0, 0.0], [10.4, 5.4, 6.6]]])
+    expected = [labels[tuple(np.clip(np.rint(one).astype(int), 0, (10, 5, 6)))] for one in places]
+    for block in (3, 64):
+        found = labels_at(lambda first, last: labels[first:last], labels.shape, places, block)
+        assert found.tolist() == expected

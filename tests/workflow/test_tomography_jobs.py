@@ -77,6 +77,7 @@ TOMOGRAPHY_CHANGES = {
     "template_matching.minimum_distance_angstrom": (200.0, {}),
     "template_matching.threshold": (0.3, {}),
     "template_matching.floor": (0.3, {}),
+    "template_matching.outside": (["gold"], {}),
     "template_matching.max_tilt_degrees": (50.0, {}),
 }
 # What of it differs where a template is looked for.
@@ -93,7 +94,7 @@ MATCHING_CHANGES = {
     "template_matching.max_tilt_degrees": (50.0, {}),  # of ready tomograms alone
     "tomogram.ctf": ("phase_flip", _from(*_RECONSTRUCT, "match_template")),
     "pick_tomogram.classes": ([], _from(*_PICK)),
-    "segment.axes": ("z", _from(*_SEGMENT)),
+    "segment.axes": ("z", _from(*_SEGMENT, "match_template")),
     "export.threshold": (0.3, END),
     "device": ("cpu", {}),
 }
@@ -228,7 +229,7 @@ def matched(finished_tilts: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         "pixel_size_angstrom": 20.0,
         "angular_step_degrees": 60.0,
         # A ball is in no particle there: what is like it has to be enough.
-        "threshold": 0.25,
+        "threshold": 0.1,
     }.items():
         _change(session, f"template_matching.{key}", value, session)
     command(session, "snakemake", "--cores", "2", "--quiet", "all")
@@ -284,6 +285,7 @@ def test_ready_tomograms_are_matched_with_the_wedge_that_is_stated(volumes: Path
         ("template", "absent.mrc", "template_matching.template: absent.mrc: no such file"),
         ("template", "inputs.tsv", "template_matching.template: inputs.tsv is neither a map (.mrc, "),
         ("symmetry", "I5", "template_matching.symmetry: should be one of c1, c2 ..., d1, d2 ..., t, o, i, "),
+        ("outside", ["membrane", "golden"], "template_matching.outside: golden is no class of the segmenter"),
         ("name", "ribosome", "template_matching.name: ribosome is one of pick_tomogram.classes"),
         ("pixel_size_angstrom", 40.0, "voxels across at 40 A"),
     ],

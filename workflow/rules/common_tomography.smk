@@ -131,6 +131,23 @@ def tilts_to_match(wildcards):
     return [newest_tilts(wildcards)] if known else []
 
 
+def segmentation_to_match(wildcards):
+    """Return the table that says where no template is looked for, where it is to say so."""
+    wanted = CONFIG.template_matching.outside
+    table = f"results/tomo/{wildcards.session}/{wildcards.tilt_series}/segmented.tsv"
+    return [table] if wanted else []
+
+
+def outside_flags(wildcards, input):
+    """Return the classes of the segmentation that no template is looked for in, as flags."""
+    names = [
+        f"--outside {shlex.quote(name)}" for name in CONFIG.template_matching.outside
+    ]
+    return " ".join(
+        [f"--segmented {shlex.quote(table)}" for table in input.segmented] + names
+    )
+
+
 def wedge_flags(wildcards, input):
     """Return what says how a tomogram shows a particle, as flags."""
     if not input.tilts:

@@ -1,5 +1,5 @@
 # tomogram.tsv or denoised.tsv -> segmented.tsv - picks.tsv, and beside it picks.star with every candidate;
-# tomogram.tsv -> matched.tsv, and beside it matched.star: what a template finds
+# tomogram.tsv, segmented.tsv -> matched.tsv, and beside it matched.star: what a template finds
 
 
 rule segment:
@@ -79,6 +79,7 @@ rule match_template:
     input:
         tomogram="results/tomo/{session}/{tilt_series}/tomogram.tsv",
         tilts=tilts_to_match,
+        segmented=segmentation_to_match,
     output:
         "results/tomo/{session}/{tilt_series}/matched.tsv",
     log:
@@ -103,6 +104,7 @@ rule match_template:
         minimum_distance=CONFIG.template_matching.minimum_distance_angstrom,
         threshold=CONFIG.template_matching.threshold,
         floor=CONFIG.template_matching.floor,
+        outside=outside_flags,
         wedge=wedge_flags,
         revision=REVISIONS["match_template"],
     shell:
@@ -119,6 +121,7 @@ rule match_template:
         " --minimum-distance-angstrom {params.minimum_distance:q}"
         " --threshold {params.threshold:q}"
         " --floor {params.floor:q}"
+        " {params.outside}"
         " --device {resources.device:q}"
         " --threads {threads}"
         " --output {output:q}"
