@@ -5,7 +5,7 @@ from types import MappingProxyType
 REVISIONS = MappingProxyType(
     {
         "import_micrographs": 1,
-        "correct_motion": 3,
+        "correct_motion": 4,
         "estimate_ctf": 3,
         "build_tiles": 1,
         "denoise": 2,
