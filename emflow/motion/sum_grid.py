@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 SQUARE_WITHIN = 1e-4
-"""Largest part by which a pixel's sides may differ: rings of 20 000 angstrom of defocus gain 4 of astigmatism."""
+"""Largest part by which a pixel's sides may differ: 20 000 angstrom of defocus gain 4 of astigmatism."""
 # Largest part of a side that is left out, and by which a pixel's size may miss the wanted one.
 _LARGEST_CHANGE = 0.015
 # What the sides' difference counts beside area that is lost.
@@ -15,7 +15,7 @@ _OBLONG_WEIGHT = 1e4
 
 @dataclass(frozen=True)
 class SumGrid:
-    """``kept`` (h, w) of a frame's pixels, from its first, become ``shape``, even (h, w), in Fourier space."""
+    """``kept`` (h, w) of a frame's pixels, from the first, become ``shape`` (h, w), both even."""
 
     kept: tuple[int, int]
     shape: tuple[int, int]
@@ -31,8 +31,8 @@ def sum_grid(shape: tuple[int, int], binning: float) -> SumGrid:
 
     STAR files know one pixel size for both axes, and frames of 4092 x 5760 pixels do not become even sides of
     the same scale but by chance. So a few of the last rows and columns may be left out, and the size may
-    miss the wanted one a little: least of both, where sides differ by less than `SQUARE_WITHIN`. Frames of a few
-    hundred pixels have no such grid; theirs is the best there is.
+    miss the wanted one a little: least of both, where sides differ by less than `SQUARE_WITHIN`. Frames of
+    a few hundred pixels have no such grid; theirs is the best there is.
 
     Parameters
     ----------
