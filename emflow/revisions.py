@@ -6,7 +6,7 @@ REVISIONS = MappingProxyType(
     {
         "import_micrographs": 1,
         "correct_motion": 4,
-        "estimate_ctf": 3,
+        "estimate_ctf": 4,
         "build_tiles": 1,
         "denoise": 2,
         "pick": 1,
