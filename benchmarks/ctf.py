@@ -3,8 +3,9 @@
     python benchmarks/ctf.py --work FOLDER [--count 12] [--scenes 24] [--torch-ctf PYTHON] [--aspire PYTHON]
 
 Two simulations that share nothing but the formula of the CTF: white matter under an envelope in coloured
-noise, made here, and whole scenes of `emflow.simulation` (particles, ice, contaminants, detector). With the
-folder of outside data (EMFLOW_SHARED, else ../shared) the real micrographs there are shown too.
+noise, made here, and whole scenes of `emflow.simulation` (particles, ice, contaminants, detector). With
+--timing large images are timed and, with the folder of outside data (EMFLOW_SHARED, else ../shared), the real
+micrographs there are shown.
 
 The peers have environments of their own, and are named with the Python of these:
 
@@ -32,19 +33,22 @@ from ctf_images import KINDS, SCENES, Case, cases, white_matter
 from numpy.typing import NDArray
 from programs import ONE_THREAD
 
-from emflow.ctf_estimation import estimate_ctf, fit_power_spectra, power_spectrum
+from emflow.ctf_estimation import CtfEstimate, estimate_ctf, fit_power_spectra, power_spectrum
 from emflow.metadata import Ctf, OpticsGroup
 
 _HERE = Path(__file__).parent
 _ASTIGMATIC_ANGSTROM = 500.0
+_SURE_DEGREES = 5.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a program says of a micrograph; ``ctf`` None where it failed."""
+    """What a program says of a micrograph; ``ctf`` None where it failed, errors None where it states none."""
 
     ctf: Ctf | None
     cpu_seconds: float
+    defocus_error_angstrom: float | None = None
+    angle_error_degrees: float | None = None
 
 
 def emflow(micrographs: Sequence[Case]) -> list[Estimate]:
@@ -52,19 +56,20 @@ def emflow(micrographs: Sequence[Case]) -> list[Estimate]:
     for case in micrographs:
         image = case.image()
         start = time.process_time()
-        ctf = _estimated(image, case.optics)
-        found.append(Estimate(ctf, time.process_time() - start))
+        fit = _estimated(image, case.optics)
+        spent = time.process_time() - start
+        found.append(Estimate(fit.ctf, spent, fit.defocus_error_angstrom, fit.angle_error_degrees))
     return found
 
 
-def _estimated(image: NDArray[np.float32], optics: OpticsGroup) -> Ctf:
+def _estimated(image: NDArray[np.float32], optics: OpticsGroup) -> CtfEstimate:
     return estimate_ctf(
         image,
         pixel_size_angstrom=optics.pixel_size_angstrom,
         voltage_kilovolt=optics.voltage_kilovolt,
         spherical_aberration_millimetre=optics.spherical_aberration_millimetre,
         amplitude_contrast=optics.amplitude_contrast,
-    ).ctf
+    )
 
 
 def peer(script: str, python: str) -> Callable[[Sequence[Case]], list[Estimate]]:
@@ -107,7 +112,8 @@ def _read(path: Path) -> Estimate:
 
 def score(kind: str, program: str, micrographs: Sequence[Case], found: Sequence[Estimate]) -> None:
     """Print a row of the table."""
-    off, angles, believed_angles, merits, right, resolutions = [], [], [], [], [], []
+    off, angles, believed_angles, sure_angles, merits, right, resolutions = [], [], [], [], [], [], []
+    within: tuple[list[bool], list[bool]] = ([], [])
     for case, estimate in zip(micrographs, found, strict=True):
         ctf, truth = estimate.ctf, case.ctf
         merit = ctf.figure_of_merit if ctf else None
@@ -123,11 +129,17 @@ def score(kind: str, program: str, micrographs: Sequence[Case], found: Sequence[
             continue
         off.append(abs((ctf.defocus_u_angstrom + ctf.defocus_v_angstrom) / 2 - mean))
         right.append(off[-1] < max(300, 0.05 * mean))
+        believed = merit is not None and merit > 0.9
+        if believed and right[-1] and estimate.defocus_error_angstrom is not None:
+            within[0].append(off[-1] < estimate.defocus_error_angstrom)
         if truth.defocus_u_angstrom - truth.defocus_v_angstrom > _ASTIGMATIC_ANGSTROM:
             turned = abs((ctf.defocus_angle_degrees - truth.defocus_angle_degrees + 90) % 180 - 90)
             angles.append(turned)
-            if merit is not None and merit > 0.9:
+            if believed and estimate.angle_error_degrees is not None:
                 believed_angles.append(turned)
+                within[1].append(turned < estimate.angle_error_degrees)
+                if estimate.angle_error_degrees < _SURE_DEGREES:
+                    sure_angles.append(turned)
     good, trusted = np.array(right), np.array(merits) >= 0.5
     judges = not np.isnan(merits).all()
 
@@ -145,7 +157,9 @@ def score(kind: str, program: str, micrographs: Sequence[Case], found: Sequence[
         str(len(found)),
         f"{np.median(off):.0f}" if off else "-",
         of_angles(angles),
-        of_angles(believed_angles) if judges else "-",
+        of_angles(believed_angles),
+        of_angles(sure_angles),
+        ", ".join(f"{100 * np.mean(part):.0f} of {len(part)}" if part else "-" for part in within),
         percent(~good) if off else "-",
         percent(~good & trusted) if judges else "-",
         percent(good & ~trusted) if judges else "-",
@@ -190,7 +204,7 @@ def real(shared: Path) -> None:
 
 
 def _show(name: str, image: NDArray[np.float32], pixel: float, cs: float) -> None:
-    ctf = _estimated(image, OpticsGroup("real", pixel, 300.0, cs, 0.1))
+    ctf = _estimated(image, OpticsGroup("real", pixel, 300.0, cs, 0.1)).ctf
     print(
         f"{name}: U {ctf.defocus_u_angstrom:.0f} V {ctf.defocus_v_angstrom:.0f} "
         f"angle {ctf.defocus_angle_degrees:.0f}, to {ctf.max_resolution_angstrom:.1f} A, "
@@ -207,6 +221,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=2048, help="of all of them, in pixels")
     parser.add_argument("--torch-ctf", help="the Python that has torch-ctf-estimation")
     parser.add_argument("--aspire", help="the Python that has aspire")
+    parser.add_argument("--timing", action="store_true", help="also large images, and real ones")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.work.mkdir(parents=True, exist_ok=True)
@@ -216,23 +231,26 @@ def main() -> None:
     if options.aspire:
         programs["ASPIRE"] = peer("ctf_aspire", options.aspire)
     print(
-        "| micrographs | program | count | error, A | angles | believed angles | wrong, % | believed, % "
-        "| doubted, % | to, A | CPU s |"
+        "| micrographs | program | count | error, A | angles | believed angles | sure angles | within, % "
+        "| wrong, % | believed, % | doubted, % | to, A | CPU s |"
     )
-    print("|---" * 11 + "|")
+    print("|---" * 13 + "|")
     for kind in (*KINDS, SCENES):
         count = options.scenes if kind == SCENES else options.count
         micrographs = cases(options.work, kind, count=count, side=options.side, seed=options.seed)
-        for name, run in programs.items():
+        for name, run in programs.items() if count else ():
             score(kind, name, micrographs, run(micrographs))
     print(
         "\nerror: median of the mean defocus; angles: number, median and 90 % of those with astigmatism > "
-        "500 A, believed ones those with a merit > 0.9; wrong: off by more than 5 % and 300 A, or failed; "
-        "believed: wrong with merit >= 0.5; doubted: right with less; to, CPU s: medians"
+        "500 A, believed ones those with a merit > 0.9, sure ones of these those with a stated error < 5 "
+        "degrees; within: of merit > 0.9, right defocus and angles off by less than the stated error; wrong: "
+        "off by more than 5 % and 300 A, or failed; believed: wrong with merit >= 0.5; doubted: right with "
+        "less; to, CPU s: medians"
     )
-    timing()
-    beside = Path(__file__).resolve().parents[2] / "shared"
-    real(Path(os.environ.get("EMFLOW_SHARED", beside)))
+    if options.timing:
+        timing()
+        beside = Path(__file__).resolve().parents[2] / "shared"
+        real(Path(os.environ.get("EMFLOW_SHARED", beside)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Run torch-ctf-estimation on micrographs; `ctf.py` starts this in that package's own Python.
 
 Reads a list of micrographs in JSON from standard input, and writes each estimate where the list says. One
-defocus for the whole image. Searched are 0.3 to 5 micrometre, as emflow does;
-rings of 30 to 5 angstrom are fitted, as the package's documentation has it.
+defocus for the whole image. Searched are 0.3 to 5 micrometre, as by emflow; rings of 30 to 5 angstrom are
+fitted, as in the package's documentation, but at pixels of 2 angstrom and in patches of 512 where 3 and 256
+are its defaults: 5 angstrom lie beyond what pixels of 3 hold.
 """
 
 import json
