@@ -1,174 +1,192 @@
-"""Score and time CTF estimation against known truth: `python benchmarks/ctf.py [--count 40] [--side 2048]`.
+"""CTF estimation against known truth, beside other programs on the same MRC files.
+
+    python benchmarks/ctf.py --work FOLDER [--count 12] [--scenes 24] [--torch-ctf PYTHON] [--aspire PYTHON]
 
 Two simulations that share nothing but the formula of the CTF: white matter under an envelope in coloured
-noise, made here, and whole scenes of `emflow.simulation` (particles, ice, contaminants, detector). RELION
-estimates no CTF itself, so the peer is the truth. With the folder of outside data (EMFLOW_SHARED, else
-../shared) the real micrographs there are shown too.
+noise, made here, and whole scenes of `emflow.simulation` (particles, ice, contaminants, detector). With
+--timing large images are timed and, with the folder of outside data (EMFLOW_SHARED, else ../shared), the real
+micrographs there are shown.
+
+The peers have environments of their own, and are named with the Python of these:
+
+    python3 -m venv torch_ctf && torch_ctf/bin/pip install torch-ctf-estimation mrcfile
+    python3 -m venv aspire && aspire/bin/pip install aspire
+
+ctf_torch.py and ctf_aspire.py run inside and say with what settings. All run on one thread; the seconds are
+those of the estimate alone. What peers gave is kept in --work and taken from there in a second run.
 """
 
 import argparse
+import json
 import math
 import os
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import mrcfile
 import numpy as np
-import scipy.fft
 import torch
+from ctf_images import KINDS, SCENES, Case, cases, white_matter
 from numpy.typing import NDArray
+from programs import ONE_THREAD
 
-from emflow.ctf import ctf_2d, spatial_frequencies
 from emflow.ctf_estimation import CtfEstimate, estimate_ctf, fit_power_spectra, power_spectrum
 from emflow.metadata import Ctf, OpticsGroup
-from emflow.simulation import ParticleLibrary, SimulationRanges, draw_scene
+
+_HERE = Path(__file__).parent
+_ASTIGMATIC_ANGSTROM = 500.0
+_SURE_DEGREES = 5.0
 
 
 @dataclass(frozen=True)
-class Case:
-    """A micrograph and its truth."""
+class Estimate:
+    """What a program says of a micrograph; ``ctf`` None where it failed, errors None where it states none."""
 
-    image: NDArray[np.float32]
-    optics: OpticsGroup
-    ctf: Ctf | None  # None: there is none to be found
+    ctf: Ctf | None
+    cpu_seconds: float
+    defocus_error_angstrom: float | None = None
+    angle_error_degrees: float | None = None
 
 
-def white_matter(
-    rng: np.random.Generator,
-    side: int,
-    *,
-    defocus: tuple[float, float],
-    signal: tuple[float, float],
-    carbon: bool = False,
-) -> Case:
-    """Draw a micrograph; ``signal`` is the range of the rings' power over the noise's at 10 angstrom."""
-    pixel = rng.uniform(0.6, 1.7)
-    optics = OpticsGroup("own", pixel, 300.0 if rng.random() < 0.7 else 200.0, 2.7, 0.07)
-    mean, astigmatism = rng.uniform(*defocus), rng.uniform(0, 1500)
-    ctf = Ctf(mean + astigmatism / 2, mean - astigmatism / 2, rng.uniform(-90, 90))
-    shape = (side, side)
-    k_y, k_x = spatial_frequencies(shape, pixel)
-    square = k_x**2 + k_y**2
-    frequency = np.sqrt(square)
-    transfer = ctf_2d(
-        shape,
-        pixel,
-        defocus_u_angstrom=ctf.defocus_u_angstrom,
-        defocus_v_angstrom=ctf.defocus_v_angstrom,
-        defocus_angle_degrees=ctf.defocus_angle_degrees,
+def emflow(micrographs: Sequence[Case]) -> list[Estimate]:
+    found = []
+    for case in micrographs:
+        image = case.image()
+        start = time.process_time()
+        fit = _estimated(image, case.optics)
+        spent = time.process_time() - start
+        found.append(Estimate(fit.ctf, spent, fit.defocus_error_angstrom, fit.angle_error_degrees))
+    return found
+
+
+def _estimated(image: NDArray[np.float32], optics: OpticsGroup) -> CtfEstimate:
+    return estimate_ctf(
+        image,
+        pixel_size_angstrom=optics.pixel_size_angstrom,
         voltage_kilovolt=optics.voltage_kilovolt,
-        spherical_aberration_millimetre=2.7,
-        amplitude_contrast=0.07,
+        spherical_aberration_millimetre=optics.spherical_aberration_millimetre,
+        amplitude_contrast=optics.amplitude_contrast,
     )
-    b_factor = rng.uniform(50, 300)
-    level = math.exp(rng.uniform(*(math.log(value) for value in signal)))
-    matter = np.sqrt(2 * level * np.exp(-b_factor / 2 * (square - 0.01)))
-    if not carbon:  # particles: more matter at low resolution
-        matter *= np.sqrt(1 + 20 * np.exp(-(60**2) * square))
-    transfer *= matter * (1 - 0.5 * frequency / frequency.max())
-    if rng.random() < 0.3:
-        transfer *= np.sinc(k_x * rng.uniform(1, 4))
-    floor = rng.uniform(0.5, 1)
-    noise = floor + (1 - floor) * np.exp(-20 * square)
-    noise = np.sqrt(noise**2 + rng.uniform(0, 3) * np.exp(-frequency * rng.uniform(20, 80)))
-    objects, shots = (scipy.fft.rfft2(rng.standard_normal(shape, dtype=np.float32)) for _ in range(2))
-    image = scipy.fft.irfft2(objects * transfer + shots * noise, s=shape)
-    return Case((40 + 6 * image).astype(np.float32), optics, ctf)
 
 
-def own(kind: str, count: int, side: int) -> Iterator[Case]:
-    rng = np.random.default_rng(2026)
-    for _ in range(count):
-        if kind == "ice, 0.5-3 um":
-            yield white_matter(rng, side, defocus=(5000, 30000), signal=(0.05, 1))
-        elif kind == "carbon, 0.5-3 um":
-            yield white_matter(rng, side, defocus=(5000, 30000), signal=(0.2, 3), carbon=True)
-        elif kind == "weak, 0.5-3 um":
-            yield white_matter(rng, side, defocus=(5000, 30000), signal=(0.005, 0.05))
-        elif kind == "near focus, 0.35-0.7 um":
-            yield white_matter(rng, side, defocus=(3500, 7000), signal=(0.05, 1))
-        else:
-            case = white_matter(rng, side, defocus=(5000, 30000), signal=(1e-9, 1e-8))
-            yield Case(case.image, case.optics, None)
+def peer(script: str, python: str) -> Callable[[Sequence[Case]], list[Estimate]]:
+    """Return a program that runs in another Python; it prints a line of JSON for each micrograph."""
+
+    def estimates(micrographs: Sequence[Case]) -> list[Estimate]:
+        kept = [case.path.with_suffix(f".{script}.json") for case in micrographs]
+        wanted = [
+            {
+                "path": str(case.path.resolve()),
+                "out": str(out.resolve()),
+                "pixel_size_angstrom": case.optics.pixel_size_angstrom,
+                "voltage_kilovolt": case.optics.voltage_kilovolt,
+                "spherical_aberration_millimetre": case.optics.spherical_aberration_millimetre,
+                "amplitude_contrast": case.optics.amplitude_contrast,
+            }
+            for case, out in zip(micrographs, kept, strict=True)
+            if not out.is_file()
+        ]
+        if wanted:
+            subprocess.run(
+                [python, str(_HERE / f"{script}.py")],
+                input=json.dumps(wanted),
+                text=True,
+                check=True,
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": ""},
+            )
+        return [_read(path) for path in kept]
+
+    return estimates
 
 
-def scenes(count: int, side: int) -> Iterator[Case]:
-    library = ParticleLibrary("train", procedural=12)
-    ranges = SimulationRanges(
-        defocus_angstrom=(5000.0, 30000.0),
-        astigmatism_angstrom=(0.0, 1200.0),
-        phase_plate_probability=0.0,
-        dose_electrons_per_square_angstrom=(20.0, 60.0),
-    )
-    rng = np.random.default_rng(7)
-    for seed in range(count):
-        scene = draw_scene(
-            seed,
-            shape=(side, side),
-            library=library,
-            ranges=ranges,
-            pixel_size_angstrom=float(rng.uniform(0.6, 1.7)),
-        )
-        yield Case(scene.image, scene.optics, scene.ctf)
+def _read(path: Path) -> Estimate:
+    said = json.loads(path.read_text())
+    if "failed" in said:
+        return Estimate(None, said["cpu_seconds"])
+    ctf = Ctf(said["defocus_u_angstrom"], said["defocus_v_angstrom"], said["defocus_angle_degrees"])
+    return Estimate(ctf, said["cpu_seconds"])
 
 
-def estimate(case: Case) -> tuple[CtfEstimate, float, float]:
-    start = time.process_time()
-    spectrum = power_spectrum(case.image, pixel_size_angstrom=case.optics.pixel_size_angstrom)
-    middle = time.process_time()
-    found = fit_power_spectra(
-        [spectrum],
-        pixel_size_angstrom=case.optics.pixel_size_angstrom,
-        voltage_kilovolt=case.optics.voltage_kilovolt,
-        spherical_aberration_millimetre=case.optics.spherical_aberration_millimetre,
-        amplitude_contrast=case.optics.amplitude_contrast,
-    )[0]
-    return found, middle - start, time.process_time() - middle
-
-
-def score(name: str, cases: Iterator[Case]) -> None:
-    off, angles, merits, right, resolutions, spent = [], [], [], [], [], []
-    for case in cases:
-        found, spectrum_seconds, fit_seconds = estimate(case)
-        ctf, truth = found.ctf, case.ctf
-        merit = ctf.figure_of_merit or 0.0
-        merits.append(merit)
-        resolutions.append(ctf.max_resolution_angstrom)
-        spent.append((spectrum_seconds, fit_seconds))
+def score(kind: str, program: str, micrographs: Sequence[Case], found: Sequence[Estimate]) -> None:
+    """Print a row of the table."""
+    off, angles, believed_angles, sure_angles, merits, right, resolutions = [], [], [], [], [], [], []
+    within: tuple[list[bool], list[bool]] = ([], [])
+    for case, estimate in zip(micrographs, found, strict=True):
+        ctf, truth = estimate.ctf, case.ctf
+        merit = ctf.figure_of_merit if ctf else None
+        merits.append(math.nan if merit is None else merit)
+        resolutions.append((ctf and ctf.max_resolution_angstrom) or math.nan)
         if truth is None:
             right.append(False)
             continue
         mean = (truth.defocus_u_angstrom + truth.defocus_v_angstrom) / 2
-        error = abs((ctf.defocus_u_angstrom + ctf.defocus_v_angstrom) / 2 - mean)
-        off.append(error)
-        right.append(error < max(300, 0.05 * mean))
-        if truth.defocus_u_angstrom - truth.defocus_v_angstrom > 500 and merit > 0.9:
-            turned = (ctf.defocus_angle_degrees - truth.defocus_angle_degrees + 90) % 180 - 90
-            angles.append(abs(turned))
+        if ctf is None:
+            off.append(math.inf)
+            right.append(False)
+            continue
+        off.append(abs((ctf.defocus_u_angstrom + ctf.defocus_v_angstrom) / 2 - mean))
+        right.append(off[-1] < max(300, 0.05 * mean))
+        believed = merit is not None and merit > 0.9
+        if believed and right[-1] and estimate.defocus_error_angstrom is not None:
+            within[0].append(off[-1] < estimate.defocus_error_angstrom)
+        if truth.defocus_u_angstrom - truth.defocus_v_angstrom > _ASTIGMATIC_ANGSTROM:
+            turned = abs((ctf.defocus_angle_degrees - truth.defocus_angle_degrees + 90) % 180 - 90)
+            angles.append(turned)
+            if believed and estimate.angle_error_degrees is not None:
+                believed_angles.append(turned)
+                within[1].append(turned < estimate.angle_error_degrees)
+                if estimate.angle_error_degrees < _SURE_DEGREES:
+                    sure_angles.append(turned)
     good, trusted = np.array(right), np.array(merits) >= 0.5
+    judges = not np.isnan(merits).all()
+
+    def percent(which: NDArray[np.bool_]) -> str:
+        return f"{100 * np.mean(which):.1f}"
+
+    def of_angles(values: list[float]) -> str:
+        if not values:
+            return "-"
+        return f"{len(values)}, {np.median(values):.1f}, {np.percentile(values, 90):.1f}"
+
     columns = [
-        f"{name:24s} {len(merits):5d}",
-        f"{np.median(off):8.0f}" if off else f"{'-':>8s}",
-        f"{np.median(angles):6.1f} {np.percentile(angles, 90):6.1f}" if angles else f"{'-':>6s} {'-':>6s}",
-        f"{100 * np.mean(~good):7.1f}" if off else f"{'-':>7s}",
-        f"{100 * np.mean(~good & trusted):9.1f} {100 * np.mean(good & ~trusted):9.1f}",
-        f"{np.median(resolutions):6.1f}",
-        "{:6.2f} {:6.2f}".format(*np.median(spent, axis=0)),
+        kind,
+        program,
+        str(len(found)),
+        f"{np.median(off):.0f}" if off else "-",
+        of_angles(angles),
+        of_angles(believed_angles),
+        of_angles(sure_angles),
+        ", ".join(f"{100 * np.mean(part):.0f} of {len(part)}" if part else "-" for part in within),
+        percent(~good) if off else "-",
+        percent(~good & trusted) if judges else "-",
+        percent(good & ~trusted) if judges else "-",
+        f"{np.nanmedian(resolutions):.1f}" if judges else "-",
+        f"{np.median([estimate.cpu_seconds for estimate in found]):.2f}",
     ]
-    print(" ".join(columns), flush=True)
+    print("|", " | ".join(columns), "|", flush=True)
 
 
 def timing() -> None:
     rng = np.random.default_rng(1)
     for pixel in (0.6, 0.85, 1.7):
-        case = white_matter(rng, 4096, defocus=(10000, 20000), signal=(0.2, 0.3))
-        case = Case(case.image, OpticsGroup("own", pixel, 300.0, 2.7, 0.07), case.ctf)
-        start = time.perf_counter()
-        _, spectrum, fit = estimate(case)
-        wall = time.perf_counter() - start
-        print(f"4096 x 4096 at {pixel} A: {spectrum:.2f} + {fit:.2f} CPU-seconds, {wall:.2f} s")
+        image, _, _ = white_matter(rng, 4096, defocus=(10000, 20000), signal=(0.2, 0.3))
+        start, wall = time.process_time(), time.perf_counter()
+        spectrum = power_spectrum(image, pixel_size_angstrom=pixel)
+        middle = time.process_time()
+        fit_power_spectra(
+            [spectrum],
+            pixel_size_angstrom=pixel,
+            voltage_kilovolt=300.0,
+            spherical_aberration_millimetre=2.7,
+            amplitude_contrast=0.07,
+        )
+        print(
+            f"4096 x 4096 at {pixel} A: {middle - start:.2f} + {time.process_time() - middle:.2f} "
+            f"CPU-seconds, {time.perf_counter() - wall:.2f} s"
+        )
 
 
 def real(shared: Path) -> None:
@@ -186,13 +204,7 @@ def real(shared: Path) -> None:
 
 
 def _show(name: str, image: NDArray[np.float32], pixel: float, cs: float) -> None:
-    ctf = estimate_ctf(
-        image,
-        pixel_size_angstrom=pixel,
-        voltage_kilovolt=300.0,
-        spherical_aberration_millimetre=cs,
-        amplitude_contrast=0.1,
-    ).ctf
+    ctf = _estimated(image, OpticsGroup("real", pixel, 300.0, cs, 0.1)).ctf
     print(
         f"{name}: U {ctf.defocus_u_angstrom:.0f} V {ctf.defocus_v_angstrom:.0f} "
         f"angle {ctf.defocus_angle_degrees:.0f}, to {ctf.max_resolution_angstrom:.1f} A, "
@@ -201,27 +213,44 @@ def _show(name: str, image: NDArray[np.float32], pixel: float, cs: float) -> Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=40, help="micrographs of each kind")
-    parser.add_argument("--side", type=int, default=2048, help="their side in pixels")
-    arguments = parser.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder of micrographs and peers' estimates")
+    parser.add_argument("--count", type=int, default=12, help="micrographs of each kind made here")
+    parser.add_argument("--scenes", type=int, default=12, help="scenes of emflow.simulation")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scene")
+    parser.add_argument("--side", type=int, default=2048, help="of all of them, in pixels")
+    parser.add_argument("--torch-ctf", help="the Python that has torch-ctf-estimation")
+    parser.add_argument("--aspire", help="the Python that has aspire")
+    parser.add_argument("--timing", action="store_true", help="also large images, and real ones")
+    options = parser.parse_args()
     torch.set_num_threads(1)
+    options.work.mkdir(parents=True, exist_ok=True)
+    programs = {"emflow": emflow}
+    if options.torch_ctf:
+        programs["torch-ctf-estimation"] = peer("ctf_torch", options.torch_ctf)
+    if options.aspire:
+        programs["ASPIRE"] = peer("ctf_aspire", options.aspire)
     print(
-        f"{'kind':24s} {'count':>5s} {'|dz| A':>8s} {'angle':>6s} {'90 %':>6s} {'wrong %':>7s} "
-        f"{'believed%':>9s} {'doubted %':>9s} {'to A':>6s} {'CPU-s':>6s} {'fit':>6s}"
+        "| micrographs | program | count | error, A | angles | believed angles | sure angles | within, % "
+        "| wrong, % | believed, % | doubted, % | to, A | CPU s |"
     )
-    kinds = ("ice, 0.5-3 um", "carbon, 0.5-3 um", "near focus, 0.35-0.7 um", "weak, 0.5-3 um", "no rings")
-    for kind in kinds:
-        score(kind, own(kind, arguments.count, arguments.side))
-    score("emflow.simulation", scenes(arguments.count, arguments.side))
+    print("|---" * 13 + "|")
+    for kind in (*KINDS, SCENES):
+        count = options.scenes if kind == SCENES else options.count
+        micrographs = cases(options.work, kind, count=count, side=options.side, seed=options.seed)
+        for name, run in programs.items() if count else ():
+            score(kind, name, micrographs, run(micrographs))
     print(
-        "|dz|: median error of mean defocus; angle: median and 90 % of those with astigmatism > 500 A and "
-        "merit > 0.9; wrong: off by more than 5 % and 300 A; believed: wrong with merit >= 0.5; "
-        "doubted: right with less"
+        "\nerror: median of the mean defocus; angles: number, median and 90 % of those with astigmatism > "
+        "500 A, believed ones those with a merit > 0.9, sure ones of these those with a stated error < 5 "
+        "degrees; within: of merit > 0.9, right defocus and angles off by less than the stated error; wrong: "
+        "off by more than 5 % and 300 A, or failed; believed: wrong with merit >= 0.5; doubted: right with "
+        "less; to, CPU s: medians"
     )
-    timing()
-    beside = Path(__file__).resolve().parents[2] / "shared"
-    real(Path(os.environ.get("EMFLOW_SHARED", beside)))
+    if options.timing:
+        timing()
+        beside = Path(__file__).resolve().parents[2] / "shared"
+        real(Path(os.environ.get("EMFLOW_SHARED", beside)))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from types import MappingProxyType
 REVISIONS = MappingProxyType(
     {
         "import_micrographs": 1,
-        "correct_motion": 3,
-        "estimate_ctf": 3,
+        "correct_motion": 4,
+        "estimate_ctf": 4,
         "build_tiles": 1,
         "denoise": 2,
         "pick": 1,

@@ -95,7 +95,8 @@ def correct_motion(
     eer_upsampling
         1 for the detector's own pixels, 2 for half pixels.
     output_pixel_size_angstrom
-        Of the micrographs, which are then cropped in Fourier space; the movies' own when not given.
+        Of the micrographs, to about a percent, so that their pixels are square; they are then cropped in
+        Fourier space. The movies' own when not given.
     local
         Whether to look for local motion.
     dose_weighting

@@ -161,4 +161,6 @@ def _filled(row: MicrographRow, estimate: "CtfEstimate") -> MicrographRow:
         phase_shift_degrees=round(ctf.phase_shift_degrees, 3),
         ctf_max_resolution_angstrom=round(ctf.max_resolution_angstrom or 30.0, 3),
         ctf_figure_of_merit=round(ctf.figure_of_merit or 0.0, 5),
+        ctf_defocus_error_angstrom=round(estimate.defocus_error_angstrom, 1),
+        ctf_angle_error_degrees=round(estimate.angle_error_degrees, 2),
     )

@@ -183,6 +183,8 @@ def _told(
         defocus_angstrom=(ctf.defocus_u_angstrom + ctf.defocus_v_angstrom) / 2,
         ctf_max_resolution_angstrom=ctf.max_resolution_angstrom,
         ctf_figure_of_merit=ctf.figure_of_merit if micrograph.ctf_picture is not None else None,
+        ctf_defocus_error_angstrom=image.ctf_defocus_error_angstrom,
+        ctf_angle_error_degrees=image.ctf_angle_error_degrees,
     )
 
 

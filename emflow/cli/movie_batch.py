@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from emflow.cli.input_batch import check_pixel_size
 from emflow.errors import BadInputError
-from emflow.fourier import resized_shape
 from emflow.io.gains import check_gain, fit_eer_gain, read_defects
 from emflow.io.index import OK, MicrographRow
 from emflow.io.inputs import InputRow
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from emflow.motion import CorrectedMovie
     from emflow.motion.frames import CleanFrames
+    from emflow.motion.sum_grid import SumGrid
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 
@@ -101,6 +101,8 @@ class MovieBatch:
             local=settings.local,
             group_frames=settings.group_frames,
         )
+        grid = _coarser(shape, pixel, settings.output_pixel_size_angstrom)
+        halves_grid = _coarser(shape, pixel, settings.halves_pixel_size_angstrom)
         result = correct_frames(
             frames,
             estimate.field,
@@ -109,18 +111,19 @@ class MovieBatch:
             first_exposure_electrons_per_square_angstrom=settings.pre_exposure
             + (settings.first_frame - 1) * exposure,
             voltage_kilovolt=optics.voltage_kilovolt,
-            out_shape=_coarser(shape, pixel, settings.output_pixel_size_angstrom),
+            grid=grid,
             plain=settings.unweighted,
-            halves_shape=_coarser(shape, pixel, settings.halves_pixel_size_angstrom),
+            halves_grid=halves_grid,
             power_exposure_electrons_per_square_angstrom=(
                 exposure if settings.power_spectrum and has_spectrum(shape, pixel) else None
             ),
         )
         check_pixels(result.weighted)
         height, width = result.weighted.shape
-        pixel_out = pixel * (shape[0] / height + shape[1] / width) / 2
+        binning = 1.0 if grid is None else grid.binning
         target = self.folder / "micrographs" / f"{row.name}.mrc"
-        self._write(target, result, shape, pixel)
+        half_size = pixel if halves_grid is None else pixel * halves_grid.binning
+        self._write(target, result, pixel * binning, half_size)
         lengths = motion_lengths(estimate.field, pixel, exposure)
         micrograph = MicrographRow(
             name=row.name,
@@ -129,7 +132,7 @@ class MovieBatch:
             height=height,
             width=width,
             optics_group=optics.name,
-            pixel_size_angstrom=pixel_out,
+            pixel_size_angstrom=pixel * binning,
             voltage_kilovolt=optics.voltage_kilovolt,
             spherical_aberration_millimetre=optics.spherical_aberration_millimetre,
             amplitude_contrast=optics.amplitude_contrast,
@@ -149,7 +152,7 @@ class MovieBatch:
             voltage_kilovolt=optics.voltage_kilovolt,
             exposure=exposure,
             pre_exposure=settings.pre_exposure,
-            binning=pixel_out / pixel,
+            binning=binning,
             first_frame=settings.first_frame,
             gain=str(settings.gain or ""),
             gain_rotation=settings.gain_rotation,
@@ -215,28 +218,33 @@ class MovieBatch:
                 ) from None
         return CleanFrames(stack, gain, defects, self.device)
 
-    def _write(self, target: Path, result: "CorrectedMovie", shape: tuple[int, int], pixel: float) -> None:
-        images = {"": result.weighted, "_noDW": result.plain, "_even": result.even, "_odd": result.odd}
-        for suffix, image in images.items():
+    def _write(self, target: Path, result: "CorrectedMovie", pixel_size: float, half_size: float) -> None:
+        images = {
+            "": (result.weighted, pixel_size),
+            "_noDW": (result.plain, pixel_size),
+            "_even": (result.even, half_size),
+            "_odd": (result.odd, half_size),
+        }
+        for suffix, (image, size) in images.items():
             path = _beside(target, suffix)
             if image is None:
                 path.unlink(missing_ok=True)  # of an earlier run with other settings
-                continue
-            pixel_size = pixel * (shape[0] / image.shape[0] + shape[1] / image.shape[1]) / 2
-            if self.settings.half_precision:
+            elif self.settings.half_precision:
                 if float(np.abs(image).max()) > _LARGEST_HALF:
                     raise BadInputError(
                         "has sums too large for 16-bit floats; set motion.half_precision to false"
                     )
-                write_mrc(path, image.astype(np.float16), pixel_size)
+                write_mrc(path, image.astype(np.float16), size)
             else:
-                write_mrc(path, image, pixel_size)
+                write_mrc(path, image, size)
 
 
 def _beside(target: Path, suffix: str) -> Path:
     return target.with_name(f"{target.stem}{suffix}.mrc")
 
 
-def _coarser(shape: tuple[int, int], pixel: float, wanted: float | None) -> tuple[int, int] | None:
-    """Return the even (h, w) of a coarser pixel size; None where none is wanted, never a finer one."""
-    return None if wanted is None else resized_shape(shape, pixel, max(pixel, wanted))
+def _coarser(shape: tuple[int, int], pixel: float, wanted: float | None) -> "SumGrid | None":
+    """Return the grid of a coarser pixel size; None where none is wanted, never a finer one."""
+    from emflow.motion.sum_grid import sum_grid
+
+    return None if wanted is None else sum_grid(shape, max(1.0, wanted / pixel))

@@ -153,8 +153,10 @@ def _draw_ctfs(rows: Sequence[ExportedRow], folder: Path, most: int) -> int:
     fitted = [row for row in rows if row.ctf_figure_of_merit is not None]
     wanted = {target / f"{row.name.replace('/', '__')}.png": row for row in _sample(fitted, most)}
     for path, row in wanted.items():
+        error = row.ctf_defocus_error_angstrom
         caption = (
-            f"{row.name}   defocus {row.defocus_angstrom:.0f} A, fitted to "
+            f"{row.name}   defocus {row.defocus_angstrom:.0f}"
+            f"{'' if error is None else f' +- {error:.0f}'} A, fitted to "
             f"{row.ctf_max_resolution_angstrom:.1f} A, figure of merit {row.ctf_figure_of_merit:.2f}"
         )
         picture = read_ctf_picture(ctf_picture_path(folder / row.batch, row.name))

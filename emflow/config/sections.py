@@ -52,7 +52,9 @@ class Motion(Section):
     """correct_motion: movies, aligned and summed; nothing of it concerns sessions of micrographs."""
 
     output_pixel_size_angstrom: PixelSize | None = Field(
-        None, description="Angstrom per pixel of the sums; null keeps the frames' own."
+        None,
+        description="Angstrom per pixel of the sums, to about a percent, so that pixels are square; "
+        "null keeps the frames' own.",
     )
     local: bool = Field(
         True, description="Whether to look for motion that differs over the image; evidence decides."

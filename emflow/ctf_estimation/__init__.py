@@ -16,6 +16,7 @@ from emflow.ctf_estimation.diagnosis import (
     figure_of_merit,
     fit_resolution_angstrom,
     ring_correlation,
+    stated_errors,
 )
 from emflow.ctf_estimation.refinement import refine
 from emflow.ctf_estimation.rings import Microscope
@@ -43,13 +44,16 @@ class CtfEstimate:
 
     ``ctf`` has defocus U >= V, the angle of U from x towards y in (-90, 90], the phase shift, the resolution
     to which rings are fitted, and the figure of merit: the probability, 0..1, that the defocus is right.
-    ``chi_square_gain`` is what rings explain beyond a smooth background. ``frequency`` (1/angstrom),
-    ``measured``, ``modelled`` and ``correlation``, float32 (rings,), are profiles over rings of equal phase,
-    NaN where there is nothing. ``image`` float32 (2 r + 1, 2 r + 1) in 0..1 shows the measured rings on its
-    left, the fitted ones on its right.
+    ``defocus_error_angstrom``, of the mean of U and V, and ``angle_error_degrees`` are standard errors, if
+    the defocus is right. ``chi_square_gain`` is what rings explain beyond a smooth background. ``frequency``
+    (1/angstrom), ``measured``, ``modelled`` and ``correlation``, float32 (rings,), are profiles over rings of
+    equal phase, NaN where there is nothing. ``image`` float32 (2 r + 1, 2 r + 1) in 0..1 shows the measured
+    rings on its left, the fitted ones on its right.
     """
 
     ctf: Ctf
+    defocus_error_angstrom: float
+    angle_error_degrees: float
     chi_square_gain: float
     frequency: NDArray[np.float32]
     measured: NDArray[np.float32]
@@ -194,6 +198,7 @@ def fit_power_spectra(
             fine,
             microscope,
             final.parameters[n, 0],
+            final.covariance[n, 0],
             float(final.gain[n, 0]),
             float(fine_gain[n, 0]),
             defocus_range_angstrom,
@@ -212,6 +217,7 @@ def _judged(
     grid: PolarGrid,
     microscope: Microscope,
     parameters: Tensor,
+    covariance: Tensor,
     gain: float,
     fine_gain: float,
     defocus_range_angstrom: tuple[float, float],
@@ -234,4 +240,5 @@ def _judged(
     )
     frequency, measured, modelled, correlation = (profile.cpu().numpy() for profile in profiles)
     image = diagnostic_image(residual, weights, grid, microscope, parameters)
-    return CtfEstimate(ctf, gain, frequency, measured, modelled, correlation, image)
+    errors = stated_errors(parameters, covariance)
+    return CtfEstimate(ctf, *errors, gain, frequency, measured, modelled, correlation, image)

@@ -18,6 +18,10 @@ _LEAST_CORRELATION = 0.5
 _EVEN_GAIN = 26.0
 _FEWEST_FITTED_RINGS = 1.2
 _MERIT_AT_AN_END = 0.1
+# What noise alone would leave is less than what is left: set on simulated scenes.
+_DEFOCUS_ERROR_FACTOR = 1.35
+_ANGLE_ERROR_FACTOR = 1.15
+_UNKNOWN_ANGLE_DEGREES = 180 / math.sqrt(12)  # the deviation of any angle over half a turn
 # Where the shapes of particles fall off: many of one shape have rings of their own inside, as a CTF has.
 SHAPES_END_ANGSTROM = 15.0
 _EVEN_FINE_GAIN = 8.0
@@ -154,6 +158,30 @@ def figure_of_merit(
     merit = 1 / ((1 + explained) * (1 + explained_beyond_shapes) * enough_rings)
     stopped = min(abs(mean_defocus_angstrom - end) for end in defocus_range_angstrom) < 1
     return min(merit, _MERIT_AT_AN_END) if stopped else merit
+
+
+def stated_errors(parameters: Tensor, covariance: Tensor) -> tuple[float, float]:
+    """Return the standard errors of the mean defocus in angstrom and of the angle in degrees.
+
+    They follow from how sharply the fit's chi-square falls off, with a factor for what noise does not
+    explain, and hold for a fit that is right: that is for the figure of merit to say. An angle's is the
+    astigmatism's error across it over the astigmatism, at most that of an angle that is not known at all.
+
+    Parameters
+    ----------
+    parameters
+        (4,) of the fit.
+    covariance
+        Of its first three or four, in the same order and units.
+    """
+    cosine, sine = parameters[1:3].double()
+    direction = torch.atan2(sine, cosine)
+    across = torch.stack([-direction.sin(), direction.cos()])
+    deviation = (across @ covariance[1:3, 1:3] @ across).sqrt()
+    half = torch.hypot(cosine, sine).clamp(min=1e-3)
+    turn = _ANGLE_ERROR_FACTOR * math.degrees(float(deviation / half) / 2)
+    defocus = _DEFOCUS_ERROR_FACTOR * math.sqrt(float(covariance[0, 0]))
+    return defocus, min(turn, _UNKNOWN_ANGLE_DEGREES)
 
 
 def diagnostic_image(

@@ -31,12 +31,14 @@ class RingFit:
 
     ``parameters`` (b, s, 4) as `search` gives them; ``gain`` (b, s) the chi-square that rings explain
     beyond the background, less a weak prior on astigmatism; ``baseline`` (b, s, sectors, rings)
-    of the log power, zero in rings that were not fitted.
+    of the log power, zero in rings that were not fitted; ``covariance`` (b, s, n, n) float64 of the n
+    parameters that were free, from the curvature of chi-square, none of it known before the second step.
     """
 
     parameters: Tensor
     gain: Tensor
     baseline: Tensor
+    covariance: Tensor
 
     def take(self, which: Tensor) -> "RingFit":
         """Return one start per spectrum, by its number (b,)."""
@@ -45,6 +47,7 @@ class RingFit:
             self.parameters[rows, which][:, None],
             self.gain[rows, which][:, None],
             self.baseline[rows, which][:, None],
+            self.covariance[rows, which][:, None],
         )
 
 
@@ -150,6 +153,7 @@ def refine(
             parameters,
             gain.float(),
             _on_all_rings((fixed @ now[..., :n_fixed, None].float()).reshape(b, s, *shape), rings, grid),
+            _covariance(normal, size - free, units[:free]),
         )
         # The first solution has no robust weights: its chi-square is another.
         best = fit if best is None or iteration <= 1 else _better(best, fit)
@@ -171,6 +175,20 @@ def refine(
     if best is None:
         raise ValueError("refinement without an iteration")
     return best
+
+
+def _covariance(normal: Tensor, linear: int, units: Tensor) -> Tensor:
+    """Return the covariance (b, s, n, n) of the last parameters, with the ``linear`` ones before all free."""
+    precision = normal[..., linear:, linear:]
+    cross = normal[..., :linear, linear:]
+    inner = normal[..., :linear, :linear]
+    ridge = 1e-7 * normal.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
+    inner = inner + ridge * torch.eye(linear, dtype=normal.dtype, device=normal.device)
+    precision = precision - cross.transpose(-1, -2) @ torch.linalg.solve(inner, cross)
+    prior = (2 * units / _USUAL_ASTIGMATISM).square().double()
+    prior[[0, *range(3, len(units))]] = 1e-6
+    covariance: Tensor = torch.linalg.inv(precision + torch.diag(prior)) * torch.outer(units, units)
+    return covariance
 
 
 def _on_all_rings(values: Tensor, rings: slice, grid: PolarGrid) -> Tensor:
@@ -241,4 +259,5 @@ def _better(old: RingFit, new: RingFit) -> RingFit:
         pick(old.parameters, new.parameters),
         pick(old.gain, new.gain),
         pick(old.baseline, new.baseline),
+        pick(old.covariance, new.covariance),
     )

@@ -39,6 +39,8 @@ class MicrographRow:
     phase_shift_degrees: float | None = None
     ctf_max_resolution_angstrom: float | None = None
     ctf_figure_of_merit: float | None = None
+    ctf_defocus_error_angstrom: float | None = None  # standard errors, if the defocus is right
+    ctf_angle_error_degrees: float | None = None
     # Of a movie: how far the specimen went in all, up to 4 electrons per square angstrom, and after
     motion_total_angstrom: float | None = None
     motion_early_angstrom: float | None = None
@@ -219,6 +221,8 @@ class ExportedRow:
     defocus_angstrom: float | None = None  # mean of U and V
     ctf_max_resolution_angstrom: float | None = None
     ctf_figure_of_merit: float | None = None  # of a fit by estimate_ctf alone: others have other scales
+    ctf_defocus_error_angstrom: float | None = None
+    ctf_angle_error_degrees: float | None = None
 
 
 Row = TypeVar(

@@ -13,6 +13,7 @@ from emflow.motion.dose import damage_amplitude
 from emflow.motion.field import MotionField
 from emflow.motion.resampling import FrameResampler, cropped_inverse
 from emflow.motion.spectrum import GroupedSpectrum
+from emflow.motion.sum_grid import SumGrid
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ def correct_frames(
     exposure_electrons_per_square_angstrom: float | None = None,
     first_exposure_electrons_per_square_angstrom: float = 0.0,
     voltage_kilovolt: float = 300.0,
-    out_shape: tuple[int, int] | None = None,
+    grid: SumGrid | None = None,
     plain: bool = False,
-    halves_shape: tuple[int, int] | None = None,
+    halves_grid: SumGrid | None = None,
     power_exposure_electrons_per_square_angstrom: float | None = None,
 ) -> CorrectedMovie:
     """Sum frames (h, w) float32 in the order of ``field``, motion undone.
@@ -54,12 +55,12 @@ def correct_frames(
     ----------
     exposure_electrons_per_square_angstrom, first_exposure_electrons_per_square_angstrom
         Of a frame, and before the first; None sums without weights.
-    out_shape
-        Even (h, w) of the sums, cropped in Fourier space; None leaves the frames' own.
+    grid
+        Of the sums, cropped in Fourier space; None leaves the frames' own.
     plain
         Whether to give the unweighted sum too.
-    halves_shape
-        Even (h, w) of the sums of even and of odd frames; None leaves them out.
+    halves_grid
+        Of the sums of even and of odd frames; None leaves them out.
     power_exposure_electrons_per_square_angstrom
         Of a frame, if the mean power of groups of frames is wanted.
     """
@@ -103,7 +104,7 @@ def correct_frames(
             weight = weights[index]
             spectrum *= weight
             squares = weights**2 if squares is None else squares + weights**2
-        half = number % 2 if halves_shape is not None else 0
+        half = number % 2 if halves_grid is not None else 0
         part = total[half]
         total[half] = spectrum if part is None else part.add_(spectrum)
     if total[0] is None:
@@ -116,20 +117,22 @@ def correct_frames(
     parts = [part for part in total if part is not None]
     whole = parts[0] if len(parts) == 1 else parts[0] + parts[1]
     even = odd = None
-    if halves_shape is not None:
-        even, odd = (None if part is None else _image(part, field.shape, halves_shape) for part in total)
+    if halves_grid is not None:
+        even, odd = (None if part is None else _image(part, field.shape, halves_grid) for part in total)
     return CorrectedMovie(
-        _image(whole, field.shape, out_shape),
-        None if unweighted is None else _image(unweighted, field.shape, out_shape),
+        _image(whole, field.shape, grid),
+        None if unweighted is None else _image(unweighted, field.shape, grid),
         even,
         odd,
         None if power is None else power.result(),
     )
 
 
-def _image(
-    spectrum: Tensor, shape: tuple[int, int], out_shape: tuple[int, int] | None
-) -> NDArray[np.float32]:
-    result = cropped_inverse(spectrum, shape, out_shape or shape)
+def _image(spectrum: Tensor, shape: tuple[int, int], grid: SumGrid | None) -> NDArray[np.float32]:
+    if grid is not None and grid.kept != shape:
+        rows, columns = grid.kept
+        spectrum = torch.fft.rfft2(torch.fft.irfft2(spectrum, s=shape)[:rows, :columns])
+        shape = grid.kept
+    result = cropped_inverse(spectrum, shape, shape if grid is None else grid.shape)
     image: NDArray[np.float32] = result.cpu().numpy().astype(np.float32, copy=False)
     return image

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emflow.ctf import ctf_2d, spatial_frequencies
 from emflow.ctf_estimation import CtfEstimate, estimate_ctf, fit_power_spectra, power_spectrum
+from emflow.ctf_estimation.diagnosis import stated_errors
 from emflow.ctf_estimation.rings import Microscope, ctf_phase, ring_contrast, spline_basis
 from emflow.ctf_estimation.spectrum import polar_grid
 
@@ -290,3 +291,29 @@ def test_what_lies_at_the_border_of_an_image_counts() -> None:
         return float(blocks.std() / blocks.mean())
 
     assert scatter(ours) < 0.9 * scatter(hann)
+
+
+def test_an_angle_s_error_is_the_astigmatism_s_across_it() -> None:
+    # 600 angstrom of half astigmatism along twice 45 degrees: across is the first component.
+    parameters = torch.tensor([15000.0, 0.0, 600.0, 0.0])
+    covariance = torch.diag(torch.tensor([50.0, 30.0, 1000.0]).double() ** 2)
+    defocus, angle = stated_errors(parameters, covariance)
+    assert defocus == pytest.approx(1.35 * 50)
+    assert angle == pytest.approx(1.15 * math.degrees(30 / 600 / 2), rel=1e-5)
+    _, unknown = stated_errors(torch.tensor([15000.0, 0.0, 0.0, 0.0]), covariance)
+    assert unknown == pytest.approx(180 / math.sqrt(12))
+
+
+def test_stated_errors_are_about_what_fits_are_off_by() -> None:
+    off, turned = [], []
+    for seed in range(12):
+        image = micrograph(seed, defocus=14000, astigmatism=900, angle=25, signal=0.6, side=512)
+        found = estimate_ctf(image, pixel_size_angstrom=1.2, **OPTICS)
+        defocus, _, angle = errors(found, 14000, 900, 25)
+        assert 5 < found.defocus_error_angstrom < 150
+        assert 1 < found.angle_error_degrees < 40
+        off.append(defocus / found.defocus_error_angstrom)
+        turned.append(angle / found.angle_error_degrees)
+    # White matter has less beside noise than the scenes that the factors were set on.
+    for ratios in (off, turned):
+        assert 0.3 < math.sqrt(np.mean(np.square(ratios))) < 1.5

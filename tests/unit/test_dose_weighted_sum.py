@@ -6,6 +6,7 @@ import torch
 
 from emflow.motion import correct_frames
 from emflow.motion.field import MotionField
+from emflow.motion.sum_grid import SumGrid
 
 SHAPE, PIXEL, FRAMES, EXPOSURE = (96, 80), 1.3, 7, 4.0
 
@@ -48,7 +49,7 @@ def test_it_is_the_paper_s(voltage, factor, first, halves):
         exposure_electrons_per_square_angstrom=EXPOSURE,
         first_exposure_electrons_per_square_angstrom=first,
         voltage_kilovolt=voltage,
-        halves_shape=halves,
+        halves_grid=None if halves is None else SumGrid(halves, halves),
     )
     wanted = paper_sum(frames, shifts, voltage_factor=factor, first=first)
     assert result.weighted.mean() == pytest.approx(frames.sum(0).mean(), rel=1e-5)

@@ -66,6 +66,8 @@ def test_a_batch_gets_its_ctfs_and_pictures_whatever_the_threads(tmp_path: Path)
         assert row.defocus_v_angstrom == pytest.approx(defocus, abs=200)
         assert row.ctf_figure_of_merit is not None
         assert row.ctf_figure_of_merit > 0.9
+        assert row.ctf_defocus_error_angstrom is not None
+        assert 0 < row.ctf_defocus_error_angstrom < 200
         picture = read_ctf_picture(ctf_picture_path(tmp_path, row.name))
         assert picture.ndim == 2
         assert picture.std() > 10
