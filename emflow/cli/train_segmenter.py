@@ -25,7 +25,7 @@ def train_segmenter(
     models: Path | None = None,
     allow_kept_apart: bool = False,
     keep: Path | None = None,
-    crops: float = 300.0,
+    crops: float = 400.0,
     denoiser: Path | None = None,
     init_from: Path | None = None,
     resume: bool = False,

@@ -47,7 +47,7 @@ class Train(Section):
         160, description="Simulated micrographs that a model is scored on, and a picker calibrated with."
     )
     segmenter_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        12_000, description="Steps of the training of the tomograms' segmenter."
+        13_000, description="Steps of the training of the tomograms' segmenter."
     )
     tomogram_denoiser_steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
         1300, description="Steps of the training of the tomograms' denoiser."

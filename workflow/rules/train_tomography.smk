@@ -87,7 +87,6 @@ rule train_segmenter:
         "emflow train-segmenter"
         " --output models/segmenter"
         " --keep models/tomograms"
-        " --crops 130"
         " --denoiser models/tomogram_denoiser"
         " --steps {params.steps:q}"
         " --tomograms {params.tomograms:q}"
