@@ -159,7 +159,7 @@ def score(kind: str, program: str, micrographs: Sequence[Case], found: Sequence[
         of_angles(angles),
         of_angles(believed_angles),
         of_angles(sure_angles),
-        ", ".join(f"{100 * np.mean(part):.0f} of {len(part)}" if part else "-" for part in within),
+        ", ".join(f"{100 * np.mean(part):.0f} of {len(part)}" for part in within if part) or "-",
         percent(~good) if off else "-",
         percent(~good & trusted) if judges else "-",
         percent(good & ~trusted) if judges else "-",
