@@ -192,7 +192,6 @@ def test_tiles_give_what_the_whole_gives(noisy: np.ndarray, few: np.ndarray) -> 
     assert len(tiled) == len(whole)
     np.testing.assert_allclose(tiled.voxels_zyx, whole.voxels_zyx, atol=1e-3)
     np.testing.assert_allclose(tiled.scores, whole.scores, atol=1e-5)
-    assert tiled.spread == pytest.approx(whole.spread, rel=1e-5)
     np.testing.assert_array_equal(tiled.rotations[:3], whole.rotations[:3])
 
 
