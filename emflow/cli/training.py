@@ -74,7 +74,8 @@ def simulated(
     validation = []
     count = kept_apart or config.batch
     # Tomograms take minutes, in which nothing else would be said.
-    say("simulate", f"{VALIDATION_BATCHES * count} to validate with, then {stream.window} to learn from")
+    if processes.leads():
+        say("simulate", f"{VALIDATION_BATCHES * count} to validate with, then {stream.window} to learn from")
     for number in range(VALIDATION_BATCHES):
         first = 2**31 + number * config.batch
         apart = [make_sample((config.seed, first + index)) for index in range(count)]

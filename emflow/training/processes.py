@@ -68,6 +68,12 @@ def join(wanted: str) -> Team | None:
     return Team(environment, device, on_node, environment.world_size() // on_node)
 
 
+def leads() -> bool:
+    """Whether this process speaks for all that share a training; so does one that is alone."""
+    launcher = _launcher()
+    return launcher is None or launcher[0].global_rank() == 0
+
+
 def _launcher() -> "tuple[ClusterEnvironment, int] | None":
     """Return who is who, and how many processes a machine has, where a launcher started several."""
     if "TORCHELASTIC_RUN_ID" in os.environ:

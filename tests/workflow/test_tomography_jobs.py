@@ -284,7 +284,7 @@ def test_ready_tomograms_are_matched_with_the_wedge_that_is_stated(volumes: Path
     [
         ("template", "absent.mrc", "template_matching.template: absent.mrc: no such file"),
         ("template", "inputs.tsv", "template_matching.template: inputs.tsv is neither a map (.mrc, "),
-        ("symmetry", "I5", "template_matching.symmetry: should be one of c1, c2 ..., d1, d2 ..., t, o, i, "),
+        ("symmetry", "I5", "template_matching.symmetry: should be one of C1, C2 ..., D1, D2 ..., T, O, I, "),
         ("outside", ["membrane", "golden"], "template_matching.outside: golden is no class of the segmenter"),
         ("name", "ribosome", "template_matching.name: ribosome is one of pick_tomogram.classes"),
         ("pixel_size_angstrom", 40.0, "voxels across at 40 A"),

@@ -138,14 +138,16 @@ def segmentation_to_match(wildcards):
     return [table] if wanted else []
 
 
-def outside_flags(wildcards, input):
+def outside_flags(wildcards):
     """Return the classes of the segmentation that no template is looked for in, as flags."""
-    names = [
-        f"--outside {shlex.quote(name)}" for name in CONFIG.template_matching.outside
-    ]
-    return " ".join(
-        [f"--segmented {shlex.quote(table)}" for table in input.segmented] + names
-    )
+    # Not of the input: what follows from that is no reason to run again.
+    names = CONFIG.template_matching.outside
+    return " ".join(f"--outside {shlex.quote(name)}" for name in names)
+
+
+def segmented_flag(wildcards, input):
+    """Return the flag of the segmentation's table, where it is asked for."""
+    return " ".join(f"--segmented {shlex.quote(table)}" for table in input.segmented)
 
 
 def wedge_flags(wildcards, input):

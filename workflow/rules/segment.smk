@@ -105,6 +105,7 @@ rule match_template:
         threshold=CONFIG.template_matching.threshold,
         floor=CONFIG.template_matching.floor,
         outside=outside_flags,
+        segmented=segmented_flag,
         wedge=wedge_flags,
         revision=REVISIONS["match_template"],
     shell:
@@ -121,6 +122,7 @@ rule match_template:
         " --minimum-distance-angstrom {params.minimum_distance:q}"
         " --threshold {params.threshold:q}"
         " --floor {params.floor:q}"
+        " {params.segmented}"
         " {params.outside}"
         " --device {resources.device:q}"
         " --threads {threads}"
