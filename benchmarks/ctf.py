@@ -73,7 +73,7 @@ def _estimated(image: NDArray[np.float32], optics: OpticsGroup) -> CtfEstimate:
 
 
 def peer(script: str, python: str) -> Callable[[Sequence[Case]], list[Estimate]]:
-    """Return a program that runs in another Python; it prints a line of JSON for each micrograph."""
+    """Return a program that runs in another Python; it writes JSON beside each micrograph, which is kept."""
 
     def estimates(micrographs: Sequence[Case]) -> list[Estimate]:
         kept = [case.path.with_suffix(f".{script}.json") for case in micrographs]

@@ -155,11 +155,11 @@ class _Work:
             parts = [(("position", "even_position", "odd_position"), count)]
         else:
             parts = [(("position",), chosen) for chosen in (count, count[::2], count[1::2])]
+        sides = [int(required(rows[0], key)) for key in ("stored_height", "stored_width")]
         self._parts: list[tuple[torch.Tensor, TiltGeometry]] = []
         for positions, chosen in parts:
             geometry = self.geometry.select(chosen)
-            shape = required(rows[0], "stored_height"), required(rows[0], "stored_width")
-            filtered = torch.empty((len(positions), len(chosen), *map(int, shape)), device=device)
+            filtered = torch.empty((len(positions), len(chosen), *sides), device=device)
             for part, position in enumerate(positions):
                 images = np.stack(
                     [_image(rows[n], folder, position, ctf, self.pixel_size_angstrom) for n in chosen]
