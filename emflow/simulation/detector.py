@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
+import torch
 from numpy.typing import NDArray
 
+from emflow.simulation.fields import Noise
 from emflow.simulation.ranges import log_uniform, mostly_low, uniform
 from emflow.simulation_ranges import SimulationRanges
 
@@ -33,65 +34,85 @@ class Detector:
         at_nyquist = min(at_zero, uniform(rng, ranges.detective_quantum_efficiency_at_nyquist))
         return Detector(raw, at_zero, at_nyquist, uniform(rng, ranges.modulation_transfer_at_nyquist))
 
-    def transfer(self, frequency: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return the MTF at frequencies in 1/angstrom."""
-        part = np.minimum(frequency * (2 * self.raw_pixel_size_angstrom), 1)
-        return np.asarray(1 + (self.transfer_at_nyquist - 1) * part, dtype=np.float32)
 
-    def noise_transfer(self, frequency: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return what the shot noise's amplitude is multiplied by: MTF / sqrt(DQE)."""
-        part = np.minimum(frequency * (2 * self.raw_pixel_size_angstrom), 1)
-        efficiency = self.efficiency_at_zero + (self.efficiency_at_nyquist - self.efficiency_at_zero) * part
-        return np.asarray(self.transfer(frequency) / np.sqrt(efficiency), dtype=np.float32)
+def modulation_transfer(share_of_nyquist: torch.Tensor, at_nyquist: torch.Tensor) -> torch.Tensor:
+    """Return the MTF at shares of the raw Nyquist frequency (0 to 1), given its value at 1."""
+    return 1 + (at_nyquist - 1) * share_of_nyquist
 
 
-def shot_noise(rng: np.random.Generator, expected: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return counted minus expected electrons, float32, for an expectation of any shape."""
-    if float(expected.mean()) > _NORMAL_ABOVE:
-        noise = rng.standard_normal(expected.shape, dtype=np.float32)
-        noise *= np.sqrt(np.maximum(expected, 0))
-        return noise
-    return np.asarray(rng.poisson(np.maximum(expected, 0)) - expected, dtype=np.float32)
+def noise_transfer(
+    share_of_nyquist: torch.Tensor,
+    transfer_at_nyquist: torch.Tensor,
+    efficiency_at_zero: torch.Tensor,
+    efficiency_at_nyquist: torch.Tensor,
+) -> torch.Tensor:
+    """Return what the shot noise's amplitude is multiplied by: MTF / sqrt(DQE)."""
+    efficiency = efficiency_at_zero + (efficiency_at_nyquist - efficiency_at_zero) * share_of_nyquist
+    return modulation_transfer(share_of_nyquist, transfer_at_nyquist) / torch.sqrt(efficiency)
+
+
+def shot_noise(noise: Noise, expected: torch.Tensor, electrons: float) -> torch.Tensor:
+    """Return counted minus expected electrons (h, w); ``electrons`` is about the expectation's mean."""
+    if electrons > _NORMAL_ABOVE:
+        return noise.normal(*expected.shape) * torch.sqrt(expected.clamp(min=0))
+    return noise.poisson(expected.clamp(min=0)) - expected
 
 
 def detect(
-    rng: np.random.Generator,
-    expected: NDArray[np.float32],
-    noise_transfer: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """Return a recorded image of an expected one (h, w), whose MTF is applied already.
+    noises: list[Noise], expected: torch.Tensor, transfer: torch.Tensor, electrons: list[float]
+) -> torch.Tensor:
+    """Return recorded images of expected ones (n, h, w), whose MTF is applied already.
 
-    The noise of the counts is filtered by ``noise_transfer`` (h, w//2+1), so that its power is
+    The noise of the counts is filtered by ``transfer`` (n, h, w//2+1), `noise_transfer`, so that its power is
     expected * MTF^2 / DQE, which is how the DQE is defined.
     """
-    noise = shot_noise(rng, expected)
-    if not np.all(noise_transfer == 1):
-        spectrum = scipy.fft.rfft2(noise)
-        spectrum *= noise_transfer
-        noise = scipy.fft.irfft2(spectrum, s=noise.shape)
-    return np.asarray(expected + noise, dtype=np.float32)
+    counted = torch.stack(
+        [shot_noise(*one) for one in zip(noises, expected.unbind(), electrons, strict=True)]
+    )
+    filtered: torch.Tensor = torch.fft.irfft2(torch.fft.rfft2(counted) * transfer, s=expected.shape[1:])
+    return expected + filtered
 
 
-def draw_faults(
-    rng: np.random.Generator, ranges: SimulationRanges, shape: tuple[int, int]
-) -> tuple[NDArray[np.float32] | None, NDArray[np.int64], NDArray[np.float32]]:
-    """Draw a gain error (h, w) or None, and bad pixels: flat indices (n,) and values over the mean (n,).
+@dataclass(frozen=True)
+class Faults:
+    """What is wrong with a camera, in every frame, and so in both halves: gain errors and bad pixels.
 
-    They belong to the camera: every frame, and so both halves, has the same.
+    ``rows`` (h,) and ``columns`` (w,) multiply the image, None for none; ``bad`` are flat indices (n,) of
+    pixels, and ``values`` (n,) theirs over the mean.
     """
-    gain = None
-    if rng.random() < ranges.gain_residual_probability:
-        size = mostly_low(rng, ranges.gain_residual)
-        gain = np.ones(shape, dtype=np.float32)
-        for axis in (0, 1):
-            error = size * rng.standard_normal(shape[axis]).astype(np.float32)
-            error *= rng.random(shape[axis]) < uniform(rng, (0.002, 0.04))
-            gain *= 1 + (error[:, None] if axis == 0 else error[None, :])
-        if rng.random() < 0.3:  # the seam between two halves or amplifiers
-            seam = int(rng.integers(1, shape[0]))
-            gain[seam:] *= 1 + size * float(rng.standard_normal())
-    count = int(rng.poisson(uniform(rng, ranges.bad_pixel_fraction) * shape[0] * shape[1]))
-    where = rng.integers(0, shape[0] * shape[1], count)
-    hot = rng.random(count) < 0.7
-    values = np.where(hot, rng.uniform(1.3, 6.0, count), rng.uniform(0.0, 0.5, count))
-    return gain, where, values.astype(np.float32)
+
+    rows: NDArray[np.float32] | None
+    columns: NDArray[np.float32] | None
+    bad: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    @staticmethod
+    def draw(rng: np.random.Generator, ranges: SimulationRanges, shape: tuple[int, int]) -> "Faults":
+        """Draw the faults of a camera of that shape (h, w)."""
+        rows, columns = None, None
+        if rng.random() < ranges.gain_residual_probability:
+            size = mostly_low(rng, ranges.gain_residual)
+            rows, columns = (_gain_errors(rng, size, length) for length in shape)
+            if rng.random() < 0.3:  # the seam between two halves or amplifiers
+                rows[int(rng.integers(1, shape[0])) :] *= 1 + size * float(rng.standard_normal())
+        count = int(rng.poisson(uniform(rng, ranges.bad_pixel_fraction) * shape[0] * shape[1]))
+        where = rng.integers(0, shape[0] * shape[1], count)
+        hot = rng.random(count) < 0.7
+        values = np.where(hot, rng.uniform(1.3, 6.0, count), rng.uniform(0.0, 0.5, count))
+        return Faults(rows, columns, where, values.astype(np.float32))
+
+    def spoil(self, image: torch.Tensor, mean: torch.Tensor) -> None:
+        """Spoil an image (h, w) of a mean (), in place."""
+        if self.rows is not None and self.columns is not None:
+            image *= torch.from_numpy(self.rows).to(image.device)[:, None]
+            image *= torch.from_numpy(self.columns).to(image.device)[None, :]
+        if len(self.bad):
+            values = torch.from_numpy(self.values).to(image.device) * mean
+            image.view(-1)[torch.from_numpy(self.bad).to(image.device)] = values
+
+
+def _gain_errors(rng: np.random.Generator, size: float, length: int) -> NDArray[np.float32]:
+    """Return what rows or columns are multiplied by, most of them by 1."""
+    errors = size * rng.standard_normal(length)
+    errors *= rng.random(length) < uniform(rng, (0.002, 0.04))
+    return np.asarray(1 + errors, dtype=np.float32)

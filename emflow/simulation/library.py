@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from emflow.simulation.families import SYMMETRY_ORDERS
+from emflow.simulation.fields import Device
 from emflow.simulation.shapes import Structure, procedural_structure
 
 # Diameters, in pixels, at which projections are kept; a scene takes the nearest that is not much coarser.
@@ -29,28 +29,45 @@ def rotation_matrices(
     return np.stack([cos * x - sin * y, sin * x + cos * y, z], axis=1)
 
 
-def splat(
-    target: NDArray[np.float32],
-    x: NDArray[np.floating],
-    y: NDArray[np.floating],
-    weights: NDArray[np.floating],
-) -> None:
-    """Add points to an image (h, w) in place, each shared among its four pixels; those outside are lost."""
-    height, width = target.shape
-    column, row = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+def splat(target: torch.Tensor, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> None:
+    """Add points to images in place, each shared among its four pixels; those outside are lost.
+
+    Parameters
+    ----------
+    target
+        float32 (n, h, w).
+    x, y
+        (n, points), in pixels of each image.
+    weights
+        What broadcasts to (n, points).
+    """
+    count, height, width = target.shape
+    column, row = torch.floor(x), torch.floor(y)
     right, down = x - column, y - row
-    keep = (column >= 0) & (row >= 0) & (column < width - 1) & (row < height - 1)
-    if not keep.all():
-        column, row, right, down, weights = column[keep], row[keep], right[keep], down[keep], weights[keep]
-    index = row * width + column
-    flat = target.reshape(-1)
+    inside = (column >= 0) & (row >= 0) & (column < width - 1) & (row < height - 1)
+    weights = weights * inside
+    first = torch.arange(count, device=target.device)[:, None] * (height * width)
+    # Those outside are added to the first pixels, with a weight of nothing.
+    index = torch.where(inside, row * width + column, 0).long() + first
+    flat = target.view(-1)
+    lower, upper = weights * down, weights * (1 - down)
     for offset, share in (
-        (0, (1 - right) * (1 - down)),
-        (1, right * (1 - down)),
-        (width, (1 - right) * down),
-        (width + 1, right * down),
+        (0, upper * (1 - right)),
+        (1, upper * right),
+        (width, lower * (1 - right)),
+        (width + 1, lower * right),
     ):
-        flat += np.bincount(index + offset, weights * share, minlength=flat.size).astype(np.float32)
+        flat.index_add_(0, (index + offset).reshape(-1), share.reshape(-1))
+
+
+def _blur_matrix(size: int, sigma_pixels: float, device: torch.device) -> torch.Tensor:
+    """Return a matrix (size, size) that blurs a column by a Gaussian; beyond its ends is nothing."""
+    if sigma_pixels == 0:
+        return torch.eye(size, device=device)
+    pixels = torch.arange(size, dtype=torch.float32, device=device)
+    matrix = torch.exp(-0.5 * ((pixels[:, None] - pixels[None, :]) / sigma_pixels) ** 2)
+    around = torch.arange(-size, size + 1, dtype=torch.float32, device=device)
+    return matrix / torch.exp(-0.5 * (around / sigma_pixels) ** 2).sum()
 
 
 class ParticleLibrary:
@@ -96,7 +113,8 @@ class ParticleLibrary:
         around = np.sqrt(1 - height**2)
         self.directions = np.stack([around * np.cos(golden), around * np.sin(golden), height], 1)
         self._structures: dict[int, Structure] = {}
-        self._views: dict[tuple[int, int], torch.Tensor] = {}
+        self._blobs: dict[tuple[int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
+        self._views: dict[tuple[int, int, torch.device], torch.Tensor] = {}
 
     def __len__(self) -> int:
         """Count the structures."""
@@ -127,28 +145,36 @@ class ParticleLibrary:
                 break
         return index
 
-    def views(self, index: int, level: int) -> torch.Tensor:
+    def blobs(self, index: int, device: Device = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a structure's positions (3, n) in angstrom, as (x, y, z), and weights (n,), on a device."""
+        key = (index, torch.device(device))
+        if key not in self._blobs:
+            structure = self.structure(index)
+            positions = torch.from_numpy(structure.positions_angstrom.T.copy())
+            self._blobs[key] = (positions.to(device), torch.from_numpy(structure.weights).to(device))
+        return self._blobs[key]
+
+    def views(self, index: int, level: int, device: Device = "cpu") -> torch.Tensor:
         """Return the projections of a structure at a level: float32 (views, 1, box, box).
 
         A pixel holds the projected excess potential over the structure's diameter, in volt, so that a
         rescaled particle of the same matter is the same picture.
         """
-        key = (index, level)
+        device = torch.device(device)
+        key = (index, level, device)
         if key not in self._views:
             structure = self.structure(index)
             box = 2 * int(BOX * level / 2) + 1
             pixel = structure.diameter_angstrom / level
-            rotations = rotation_matrices(self.directions, np.zeros(len(self.directions)))
-            plane = np.einsum(
-                "vij,nj->vin", rotations[:, :2].astype(np.float32), structure.positions_angstrom
-            )
-            plane = plane / pixel + box // 2
-            views = np.zeros((len(rotations), box, box), dtype=np.float32)
-            for view, (x, y) in zip(views, plane, strict=True):
-                splat(view, x, y, structure.weights)
+            positions, weights = self.blobs(index, device)
+            turned = rotation_matrices(self.directions, np.zeros(len(self.directions)))[:, :2]
+            rotations = torch.from_numpy(turned.astype(np.float32)).to(device)
+            plane = rotations @ positions / pixel + box // 2
+            views = torch.zeros((len(rotations), box, box), device=device)
+            splat(views, plane[:, 0], plane[:, 1], weights)
             # Sharing among four pixels is itself a blur of variance 1/6 pixel^2 or so.
             sigma = max(0.0, (structure.blob_sigma_angstrom / pixel) ** 2 - 1 / 6) ** 0.5
-            views = ndimage.gaussian_filter(views, (0, sigma, sigma), mode="constant")
-            views /= pixel**2 * structure.diameter_angstrom
-            self._views[key] = torch.from_numpy(views)[:, None]
+            blur = _blur_matrix(box, sigma, device)
+            views = blur @ views @ blur.T / (pixel**2 * structure.diameter_angstrom)
+            self._views[key] = views[:, None]
         return self._views[key]

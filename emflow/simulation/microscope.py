@@ -1,14 +1,17 @@
 """The microscope's part of a scene: optics, dose, envelope, and the ice that everything is seen through."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from emflow.ctf import interaction_radian_per_volt_angstrom, micrograph_ctf, spatial_frequencies
+from emflow.ctf import electron_wavelength_angstrom, interaction_radian_per_volt_angstrom
 from emflow.metadata import Ctf, OpticsGroup
-from emflow.simulation.detector import Detector
+from emflow.simulation.detector import Detector, modulation_transfer, noise_transfer
+from emflow.simulation.fields import Noise, of_each
 from emflow.simulation.ranges import log_uniform, uniform
 from emflow.simulation_ranges import SimulationRanges
 
@@ -71,52 +74,124 @@ class Exposure:
         """Return the inelastic mean free path in ice, which grows with the voltage."""
         return ranges.mean_free_path_angstrom * math.pow(self.optics.voltage_kilovolt / 300.0, 0.6)
 
-    def contrast_transfer(
-        self, shape: tuple[int, int], frequency: NDArray[np.float32], depth_angstrom: float = 0.0
-    ) -> NDArray[np.float32]:
-        """Return what takes a phase's Fourier transform to the recorded contrast's: float32 (h, w//2+1).
 
-        Twice the CTF (a weak phase object's intensity is 1 + 2 CTF * phase), the envelope, the drift and
-        the detector's MTF. The underfocus is larger by ``depth_angstrom``.
+class Frequencies:
+    """Of a real Fourier transform of images (h, w), in cycles per pixel: tensors (h, w//2+1) on a device."""
+
+    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
+        self.shape, self.device = shape, device
+        self.y = torch.fft.fftfreq(shape[0], device=device)[:, None]
+        self.x = torch.fft.rfftfreq(shape[1], device=device)[None, :]
+
+    @cached_property
+    def square(self) -> torch.Tensor:
+        """The radius, squared."""
+        square: torch.Tensor = self.y**2 + self.x**2
+        return square
+
+    @cached_property
+    def radius(self) -> torch.Tensor:
+        """The distance from the origin."""
+        return torch.hypot(self.y, self.x)
+
+
+class Microscope:
+    """What becomes of the Fourier transforms of ``n`` scenes, one exposure each, on a device.
+
+    ``noise_transfer`` is `emflow.simulation.detector.noise_transfer`, (n, h, w//2+1).
+    """
+
+    def __init__(self, exposures: Sequence[Exposure], frequencies: Frequencies) -> None:
+        self._exposures = exposures
+        self._frequencies = frequencies
+        detectors = [one.detector for one in exposures]
+        shares = frequencies.radius * self._each(
+            2 * one.detector.raw_pixel_size_angstrom / one.optics.pixel_size_angstrom for one in exposures
+        )
+        shares = shares.clamp(max=1)
+        at_nyquist = self._each(one.transfer_at_nyquist for one in detectors)
+        self.noise_transfer = noise_transfer(
+            shares,
+            at_nyquist,
+            self._each(one.efficiency_at_zero for one in detectors),
+            self._each(one.efficiency_at_nyquist for one in detectors),
+        )
+        fall = self._each(-one.b_factor_square_angstrom / 4 / _area(one) for one in exposures)
+        drifts = [one.drift_angstrom / one.optics.pixel_size_angstrom for one in exposures]
+        angles = [one.drift_angle_radian for one in exposures]
+        y, x = (
+            self._each(drift * part(angle) for drift, angle in zip(drifts, angles, strict=True))
+            for part in (math.sin, math.cos)
+        )
+        self._envelope = modulation_transfer(shares, at_nyquist) * torch.exp(fall * frequencies.square)
+        self._envelope *= torch.sinc(frequencies.y * y + frequencies.x * x)
+
+    def _each(self, values: Iterable[float]) -> torch.Tensor:
+        return of_each(values, self._frequencies.device)
+
+    def contrast_transfer(self, depths_angstrom: Sequence[float]) -> torch.Tensor:
+        """Return what takes phases' Fourier transforms to the recorded contrast's: (n, h, w//2+1).
+
+        Twice the CTF of `emflow.ctf.ctf_2d` (a weak phase object's intensity is 1 + 2 CTF * phase), the
+        envelope, the drift and the detector's MTF. The underfocus is larger by the depth of each.
         """
-        ctf = replace(
-            self.ctf,
-            defocus_u_angstrom=self.ctf.defocus_u_angstrom + depth_angstrom,
-            defocus_v_angstrom=self.ctf.defocus_v_angstrom + depth_angstrom,
+        mean, straight, diagonal, aberration, shift = (
+            self._each(column)
+            for column in zip(*map(_phase_terms, self._exposures, depths_angstrom), strict=True)
         )
-        transfer = micrograph_ctf(
-            ctf, self.optics, shape, b_factor_square_angstrom=self.b_factor_square_angstrom
-        )
-        transfer *= 2 * self.detector.transfer(frequency)
-        if self.drift_angstrom:
-            k_y, k_x = spatial_frequencies(shape, self.optics.pixel_size_angstrom)
-            along = k_x * math.cos(self.drift_angle_radian) + k_y * math.sin(self.drift_angle_radian)
-            transfer *= np.sinc((along * self.drift_angstrom).astype(np.float32))
-        return transfer
+        grid = self._frequencies
+        phase = mean * grid.square + straight * (grid.x**2 - grid.y**2) + diagonal * (2 * grid.x * grid.y)
+        phase += shift - aberration * grid.square**2
+        return -2 * torch.sin(phase) * self._envelope
 
     def ice_spectrum(
-        self,
-        rng: np.random.Generator,
-        shape: tuple[int, int],
-        frequency: NDArray[np.float32],
-        thickness_angstrom: float,
-        structure: float,
-    ) -> NDArray[np.complex64]:
-        """Return the Fourier transform (h, w//2+1) of amorphous ice's fluctuation of phase.
+        self, noises: Sequence[Noise], thicknesses_angstrom: Sequence[float], structures: Sequence[float]
+    ) -> torch.Tensor:
+        """Return the Fourier transforms (n, h, w//2+1) of amorphous ice's fluctuation of phase.
 
         Water: 0.0314 molecules per cubic angstrom, 143 V angstrom^3 each (superposed free atoms), density
-        fluctuation at long wavelengths 0.08 of a gas's variance, times ``structure``. In the beam the
+        fluctuation at long wavelengths 0.08 of a gas's variance, times the structure. In the beam the
         molecules wander, by about 1 angstrom^2 of mean square per electron per square angstrom (McMullan et
         al., Ultramicroscopy 158 (2015) 26), which blurs the sum of all frames.
         """
-        per_square_angstrom = 0.08 * structure * 0.0314 * thickness_angstrom
-        variance = per_square_angstrom / self.optics.pixel_size_angstrom**2
-        noise = rng.standard_normal((shape[0], shape[1] // 2 + 1, 2), dtype=np.float32)
-        spectrum = noise.view(np.complex64)[..., 0]
-        blur = np.exp(
-            np.float32(-2 * math.pi**2 * self.dose_electrons_per_square_angstrom / 6) * frequency**2
-        )
-        # A unit white image has power h * w at every frequency, half of it in the real part.
-        amplitude = self.radian_per_volt_angstrom * 143 * math.sqrt(variance * shape[0] * shape[1] / 2)
-        spectrum *= blur * np.float32(amplitude)
-        return spectrum
+        height, width = self._frequencies.shape
+        amplitudes, wanderings = [], []
+        for exposure, thickness, structure in zip(
+            self._exposures, thicknesses_angstrom, structures, strict=True
+        ):
+            variance = 0.08 * structure * 0.0314 * thickness / _area(exposure)
+            # A unit white image has power h * w at every frequency, half of it in the real part.
+            amplitudes.append(
+                exposure.radian_per_volt_angstrom * 143 * math.sqrt(variance * height * width / 2)
+            )
+            dose = exposure.dose_electrons_per_square_angstrom
+            wanderings.append(-2 * math.pi**2 * dose / 6 / _area(exposure))
+        spectrum = torch.stack([noise.normal(height, width // 2 + 1, 2) for noise in noises])
+        blur = torch.exp(self._each(wanderings) * self._frequencies.square)
+        return torch.view_as_complex(spectrum) * (blur * self._each(amplitudes))
+
+
+def _area(exposure: Exposure) -> float:
+    """Return a pixel's area in square angstrom."""
+    return exposure.optics.pixel_size_angstrom**2
+
+
+def _phase_terms(exposure: Exposure, depth_angstrom: float) -> tuple[float, float, float, float, float]:
+    """Return the factors of the CTF's phase, of frequencies in cycles per pixel.
+
+    Those of k^2, of k_x^2 - k_y^2, of 2 k_x k_y, of k^4, and what is added; see `emflow.ctf.ctf_2d`.
+    """
+    ctf, optics = exposure.ctf, exposure.optics
+    wavelength = electron_wavelength_angstrom(optics.voltage_kilovolt)
+    unit = math.pi * wavelength / _area(exposure)
+    mean = (ctf.defocus_u_angstrom + ctf.defocus_v_angstrom) / 2 + depth_angstrom
+    half = (ctf.defocus_u_angstrom - ctf.defocus_v_angstrom) / 2
+    twice = 2 * math.radians(ctf.defocus_angle_degrees)
+    aberration = optics.spherical_aberration_millimetre * 1e7 * wavelength**3 / _area(exposure) ** 2
+    return (
+        unit * mean,
+        unit * half * math.cos(twice),
+        unit * half * math.sin(twice),
+        math.pi / 2 * aberration,
+        math.radians(ctf.phase_shift_degrees or 0.0) + math.asin(optics.amplitude_contrast),
+    )

@@ -4,20 +4,20 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.fft
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
-from emflow.ctf import spatial_frequencies
-from emflow.simulation.contaminants import Layers
-from emflow.simulation.fields import offsets, window
+from emflow.simulation.contaminants import FieldOfView
 from emflow.simulation.library import BOX, LEVELS, ParticleLibrary, rotation_matrices, splat
-from emflow.simulation.placement import draw_directions, place
+from emflow.simulation.placement import TakenAt, draw_directions, place
 from emflow.simulation.ranges import log_uniform, uniform
 from emflow.simulation_ranges import SimulationRanges
 
 # Larger than this many pixels across, particles are projected one by one from their blobs.
 _LARGEST_CACHED = 44.0
+# So many blobs are projected at a time.
+_MOST_POINTS = 2**21
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Placed:
 
 
 def add_particles(
-    target: NDArray[np.float32], library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
+    target: torch.Tensor, library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
 ) -> None:
-    """Add particles' projected potential (volt angstrom) to a canvas (h, w), in place."""
+    """Add particles' projected potential (volt angstrom) to a canvas, float32 (h, w), in place."""
     if not len(placed.centres):
         return
     if placed.diameter_angstrom / pixel_size_angstrom > _LARGEST_CACHED:
@@ -69,110 +69,135 @@ def add_particles(
 
 
 def _project_each(
-    target: NDArray[np.float32], library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
+    target: torch.Tensor, library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
 ) -> None:
     """Project every particle from its blobs, each in its own orientation."""
     structure = library.structure(placed.index)
+    positions, weights = library.blobs(placed.index, target.device)
     scale = placed.diameter_angstrom / structure.diameter_angstrom
-    rotations = rotation_matrices(placed.directions, placed.angles_radian)[:, :2].astype(np.float32)
-    points = np.zeros(target.shape, dtype=np.float32)
-    half = int(0.6 * BOX * placed.diameter_angstrom / pixel_size_angstrom) + 2
-    for (y, x), rotation in zip(placed.centres, rotations, strict=True):
-        plane = rotation @ structure.positions_angstrom.T * np.float32(scale / pixel_size_angstrom)
-        top, left = max(0, int(y) - half), max(0, int(x) - half)
-        part = points[top : int(y) + half + 1, left : int(x) + half + 1]
-        stamp = np.zeros(part.shape, dtype=np.float32)
-        splat(stamp, plane[0] + (x - left), plane[1] + (y - top), structure.weights)
-        part += stamp
-    k_y, k_x = spatial_frequencies((target.shape[0], target.shape[1]), pixel_size_angstrom)
+    turned = rotation_matrices(placed.directions, placed.angles_radian)[:, :2]
+    rotations = _on(turned * (scale / pixel_size_angstrom), target.device)
+    centres = _on(placed.centres, target.device)
+    points = torch.zeros_like(target)
+    step = max(1, _MOST_POINTS // len(weights))
+    for first in range(0, len(centres), step):
+        plane = rotations[first : first + step] @ positions
+        x = plane[:, 0] + centres[first : first + step, 1:]
+        y = plane[:, 1] + centres[first : first + step, :1]
+        splat(points[None], x.reshape(1, -1), y.reshape(1, -1), weights.expand(x.shape).reshape(1, -1))
     sigma = math.sqrt(max((scale * structure.blob_sigma_angstrom) ** 2 - pixel_size_angstrom**2 / 6, 0.0))
-    blur = np.exp(-2 * (math.pi * sigma * k_y) ** 2) * np.exp(-2 * (math.pi * sigma * k_x) ** 2)
-    blurred = scipy.fft.irfft2(scipy.fft.rfft2(points) * blur.astype(np.float32), s=points.shape)
+    height, width = target.shape
+    # In cycles a pixel
+    squares = (
+        torch.fft.fftfreq(height, device=target.device)[:, None] ** 2
+        + torch.fft.rfftfreq(width, device=target.device)[None, :] ** 2
+    )
+    blur = torch.exp(-2 * (math.pi * sigma / pixel_size_angstrom) ** 2 * squares)
+    blurred = torch.fft.irfft2(torch.fft.rfft2(points) * blur, s=(height, width))
     # A blob's volume grows with the cube of the scale, a pixel's area does not.
-    target += blurred * np.float32(scale**3 / pixel_size_angstrom**2)
+    target += blurred * (scale**3 / pixel_size_angstrom**2)
 
 
 def _place_views(
-    target: NDArray[np.float32], library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
+    target: torch.Tensor, library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
 ) -> None:
     """Place kept projections, each turned in the plane and shifted by a part of a pixel."""
-    centres, angles = placed.centres, placed.angles_radian
+    device = target.device
     view = np.argmax(placed.directions @ library.directions.T, axis=1)
     size = placed.diameter_angstrom / pixel_size_angstrom
     level = next((level for level in LEVELS if level >= 0.95 * size), LEVELS[-1])
-    bank = library.views(placed.index, level)
+    bank = library.views(placed.index, level, device)
     half = int(BOX * size / 2) + 1
-    base = np.rint(centres).astype(np.int64)
-    part = centres - base
-    cos, sin = np.cos(angles) * level / size, np.sin(angles) * level / size
+    base = np.rint(placed.centres)
     # grid_sample counts from the box's middle in halves of its width.
     unit = 2 / (bank.shape[-1] - 1)
-    side = 2 * half + 1
-    steps = np.arange(-half, half + 1)
-    along, down = (steps - part[:, 1:]) * unit, (steps - part[:, :1]) * unit
-    grid = np.empty((len(centres), side, side, 2), dtype=np.float32)
+    steps = torch.arange(-half, half + 1, device=device)
+    cos, sin = np.cos(placed.angles_radian) * level / size, np.sin(placed.angles_radian) * level / size
+    columns = np.column_stack([placed.centres - base, cos * unit, sin * unit])
+    part_y, part_x, cos_, sin_ = _on(columns, device)[:, :, None, None].unbind(1)
+    down, along = steps[:, None] - part_y, steps[None, :] - part_x
     # The picture turned by an angle: look up each pixel turned back.
-    grid[..., 0] = (cos * along.T).T[:, None, :] + (sin * down.T).T[:, :, None]
-    grid[..., 1] = (cos * down.T).T[:, :, None] - (sin * along.T).T[:, None, :]
+    grid = torch.stack([cos_ * along + sin_ * down, cos_ * down - sin_ * along], dim=-1)
     stamps = torch.nn.functional.grid_sample(
-        bank[torch.from_numpy(view)],
-        torch.from_numpy(grid),
+        bank[torch.from_numpy(view).to(device)],
+        grid,
         mode="bilinear",
         padding_mode="zeros",
         align_corners=True,
-    )[:, 0].numpy()
-    stamps *= np.float32(placed.diameter_angstrom)
+    )
     height, width = target.shape
-    for (y, x), stamp in zip(base.tolist(), stamps, strict=True):
-        top, left = max(0, half - y), max(0, half - x)
-        bottom, right = min(side, height - y + half), min(side, width - x + half)
-        if top < bottom and left < right:
-            target[y - half + top : y - half + bottom, x - half + left : x - half + right] += stamp[
-                top:bottom, left:right
-            ]
+    y, x = torch.from_numpy(base.astype(np.int64)).to(device)[:, :, None, None].unbind(1)
+    rows, columns_ = y + steps[:, None], x + steps[None, :]
+    inside = (rows >= 0) & (rows < height) & (columns_ >= 0) & (columns_ < width)
+    index = torch.where(inside, rows * width + columns_, 0)
+    values = stamps[:, 0] * inside * placed.diameter_angstrom
+    target.view(-1).index_add_(0, index.reshape(-1), values.reshape(-1))
 
 
-def add_distractors(
-    target: NDArray[np.float32],
-    layers: Layers,
+def _on(values: NDArray[np.float64], device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(device)
+
+
+def draw_distractors(
     rng: np.random.Generator,
     library: ParticleLibrary,
     diameter_angstrom: float,
-) -> None:
-    """Add small unlabelled fragments: dissociated subunits, other proteins."""
+    view: FieldOfView,
+    is_taken: TakenAt,
+) -> Placed:
+    """Draw small unlabelled fragments: dissociated subunits, other proteins."""
     index = library.draw(rng)
     size = diameter_angstrom * uniform(rng, (0.2, 0.5))
-    discs = target.size / (math.pi / 4 * layers.diameter_pixels**2)
+    discs = view.shape[0] * view.shape[1] / (math.pi / 4 * view.diameter_pixels**2)
     count = int(rng.poisson(log_uniform(rng, (0.02, 0.8)) * discs))
-    distance = 0.5 * size / layers.pixel_size_angstrom
-    centres = place(rng, layers.shape, count, distance, layers.no_particles)
-    add_particles(target, library, Placed.draw(rng, index, size, centres, None), layers.pixel_size_angstrom)
+    distance = 0.5 * size / view.pixel_size_angstrom
+    centres = place(rng, view.shape, count, distance, is_taken)
+    return Placed.draw(rng, index, size, centres, None)
 
 
-def add_aggregates(
-    target: NDArray[np.float32],
-    layers: Layers,
+def draw_aggregates(
     rng: np.random.Generator,
     ranges: SimulationRanges,
-    library: ParticleLibrary,
     species: tuple[int, float],
-) -> None:
-    """Add clumps of the particle itself, touching and overlapping; they are junk."""
-    radius = layers.diameter_pixels / 2
+    view: FieldOfView,
+) -> Placed:
+    """Draw clumps of the particle itself, touching and overlapping; they are junk."""
+    clumps = []
     for _ in range(int(rng.integers(1, 4))):
         count = int(rng.integers(ranges.aggregate_particles[0], ranges.aggregate_particles[1] + 1))
-        step = layers.diameter_pixels * uniform(rng, (0.35, 0.6))
+        step = view.diameter_pixels * uniform(rng, (0.35, 0.6))
         # Each joins a random one of those already there.
-        places = [np.asarray(layers.anywhere(rng))]
+        places = [np.asarray(view.anywhere(rng))]
         for _ in range(count - 1):
             angle = uniform(rng, (0.0, 2 * math.pi))
             parent = places[int(rng.integers(len(places)))]
             places.append(parent + step * np.array([math.sin(angle), math.cos(angle)]))
-        centres = np.asarray(places)
-        clump = Placed.draw(rng, *species, centres, None)
-        add_particles(target, library, clump, layers.pixel_size_angstrom)
-        for centre in places:
-            part = window(layers.shape, (float(centre[0]), float(centre[1])), radius)
-            if part is not None:
-                y, x = offsets(part, (float(centre[0]), float(centre[1])))
-                layers.junk[part] |= x * x + y * y < radius**2
+        clumps += places
+    return Placed.draw(rng, *species, np.asarray(clumps), None)
+
+
+def mark_discs(junk: torch.Tensor, centres_yx: NDArray[np.float64], radius_pixels: float) -> None:
+    """Mark the pixels of a canvas (h, w), bool, that are nearer than a radius to any centre (n, 2)."""
+    height, width = junk.shape
+    half = math.ceil(radius_pixels) + 1
+    steps = torch.arange(-half, half + 1, device=junk.device)
+    base = np.rint(centres_yx)
+    columns = np.column_stack([base, centres_yx - base])
+    y, x, part_y, part_x = _on(columns, junk.device)[:, :, None, None].unbind(1)
+    down, along = steps[:, None] - part_y, steps[None, :] - part_x
+    rows, columns_ = y + steps[:, None], x + steps[None, :]
+    marked = (down**2 + along**2 < radius_pixels**2) & (rows >= 0) & (rows < height)
+    marked &= (columns_ >= 0) & (columns_ < width)
+    index = torch.where(marked, rows * width + columns_, 0).long()
+    count = torch.zeros(height * width, device=junk.device)
+    count.index_add_(0, index.reshape(-1), marked.reshape(-1).float())
+    junk |= count.view(height, width) > 0
+
+
+def in_discs(
+    pixels_yx: NDArray[np.integer], centres_yx: NDArray[np.float64], radius_pixels: float
+) -> NDArray[np.bool_]:
+    """Return which pixels (n, 2) :func:`mark_discs` would mark."""
+    if not len(centres_yx) or not len(pixels_yx):
+        return np.zeros(len(pixels_yx), dtype=bool)
+    return np.asarray(cKDTree(centres_yx).query(pixels_yx)[0] < radius_pixels)

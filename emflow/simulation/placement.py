@@ -1,6 +1,7 @@
 """Where particles lie and how they are turned."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,24 +10,26 @@ from scipy.spatial import cKDTree
 from emflow.simulation.ranges import log_uniform
 from emflow.simulation_ranges import SimulationRanges
 
+# Which pixels (n, 2) of a canvas, whole numbers as (y, x), bear no particle: bool (n,).
+TakenAt = Callable[[NDArray[np.int64]], NDArray[np.bool_]]
+
 
 def place(
     rng: np.random.Generator,
     shape: tuple[int, int],
     count: int,
     minimum_distance: float,
-    forbidden: NDArray[np.bool_],
+    is_taken: TakenAt,
     free_fraction: float = 0.0,
 ) -> NDArray[np.float64]:
     """Draw centres (n, 2) as (y, x) at least ``minimum_distance`` apart: at most ``count``, fewer when full.
 
-    None lies where ``forbidden`` (h, w); a fraction ``free_fraction`` of them keeps no distance.
+    None lies where ``is_taken``; a fraction ``free_fraction`` of them keeps no distance.
     """
     if count < 1:
         return np.zeros((0, 2))
     candidates = rng.random((4 * count, 2)) * (np.asarray(shape) - 1)
-    nearest = np.rint(candidates).astype(int)
-    candidates = candidates[~forbidden[nearest[:, 0], nearest[:, 1]]]
+    candidates = candidates[~is_taken(np.rint(candidates).astype(np.int64))]
     free = rng.random(len(candidates)) < free_fraction
     taken = np.ones(len(candidates), dtype=bool)
     # In order of drawing, each candidate gives way to those accepted before it.

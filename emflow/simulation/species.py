@@ -3,12 +3,11 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-from emflow.simulation.contaminants import Layers
+from emflow.simulation.contaminants import FieldOfView
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.particles import Placed
-from emflow.simulation.placement import orientation_modes, place
+from emflow.simulation.placement import TakenAt, orientation_modes, place
 from emflow.simulation.ranges import log_uniform, uniform
 from emflow.simulation_ranges import SimulationRanges
 
@@ -54,29 +53,21 @@ def place_labelled(
     rng: np.random.Generator,
     ranges: SimulationRanges,
     species: list[tuple[int, float]],
-    layers: Layers,
+    view: FieldOfView,
+    is_taken: TakenAt,
 ) -> list[Placed]:
     """Place the particles that are labelled, each species by itself."""
-    diameter_pixels = layers.diameter_pixels
+    diameter_pixels = view.diameter_pixels
     empty = rng.random() < ranges.empty_probability
-    discs = layers.shape[0] * layers.shape[1] / (math.pi / 4 * diameter_pixels**2)
+    discs = view.shape[0] * view.shape[1] / (math.pi / 4 * diameter_pixels**2)
     count = max(1, int(rng.poisson(log_uniform(rng, ranges.coverage) * discs)))
     distance = uniform(rng, ranges.minimum_distance_diameters) * diameter_pixels
     overlaps = rng.random() < ranges.overlap_probability
     free = uniform(rng, ranges.overlap_fraction)
-    centres = place(
-        rng, layers.shape, 0 if empty else count, distance, layers.no_particles, free if overlaps else 0.0
-    )
+    count = 0 if empty else count
+    centres = place(rng, view.shape, count, distance, is_taken, free if overlaps else 0.0)
     kind = (rng.random(len(centres)) < 0.4).astype(int) * (len(species) - 1)
     return [
         Placed.draw(rng, index, size, centres[kind == which], orientation_modes(rng, ranges))
         for which, (index, size) in enumerate(species)
     ]
-
-
-def visible(centres: NDArray[np.float64], junk: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which of the centres (n, 2) are in the image and not on junk (h, w)."""
-    inside: NDArray[np.bool_] = np.all((centres >= 0) & (centres <= np.asarray(junk.shape) - 1), axis=1)
-    nearest = np.rint(centres[inside]).astype(int)
-    inside[inside] = ~junk[nearest[:, 0], nearest[:, 1]]
-    return inside

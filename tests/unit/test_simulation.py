@@ -6,12 +6,16 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import scipy.fft
+import torch
 
-from emflow.ctf import electron_wavelength_angstrom
-from emflow.simulation import ParticleLibrary, Scene, SimulationRanges, draw_scene
-from emflow.simulation.contaminants import Layers, contaminants
-from emflow.simulation.detector import Detector, detect
-from emflow.simulation.fields import smooth_field
+from emflow.ctf import ctf_2d, electron_wavelength_angstrom
+from emflow.simulation import ParticleLibrary, Scene, SimulationRanges, draw_scene, draw_scenes
+from emflow.simulation.contaminants import FieldOfView, Layers, junk_at, kinds, taken_at
+from emflow.simulation.detector import detect, noise_transfer
+from emflow.simulation.fields import Noise, smooth_field
+from emflow.simulation.imaging import _visibility, image_plans
+from emflow.simulation.microscope import Exposure, Frequencies, Microscope
+from emflow.simulation.plan import draw_plan
 from emflow.simulation.shapes import Structure, centred_structure
 from emflow.training.picker import RANGES
 
@@ -97,19 +101,44 @@ def test_relative_signal_does_not_depend_on_dose(beads: ParticleLibrary) -> None
 
 
 def test_noise_power_is_that_of_the_quantum_efficiency() -> None:
-    detector = Detector(2.0, efficiency_at_zero=0.8, efficiency_at_nyquist=0.3, transfer_at_nyquist=0.5)
-    size = 256
-    k_y, k_x = np.fft.fftfreq(size, 2.0)[:, None], np.fft.rfftfreq(size, 2.0)[None, :]
-    frequency = np.hypot(k_x, k_y)
-    expected = np.full((size, size), 400.0, dtype=np.float32)
-    rng = np.random.default_rng(0)
-    noise = [detect(rng, expected, detector.noise_transfer(frequency)) - expected for _ in range(8)]
+    size, pixel, raw = 256, 2.0, 2.0
+    frequency = Frequencies((size, size), torch.device("cpu")).radius / pixel
+    at_nyquist, at_zero, efficiency_at_nyquist = torch.tensor([0.5, 0.8, 0.3]).unbind()
+    share = (2 * raw * frequency).clamp(max=1)
+    transfer = noise_transfer(share, at_nyquist, at_zero, efficiency_at_nyquist)[None].repeat(8, 1, 1)
+    expected = torch.full((8, size, size), 400.0)
+    noise = (detect([Noise(n) for n in range(8)], expected, transfer, [400.0] * 8) - expected).numpy()
     power = np.mean(np.abs(np.fft.rfft2(noise)) ** 2, axis=0) / size**2
+    radius = frequency.numpy()
     for low, high in ((0.01, 0.05), (0.12, 0.13), (0.23, 0.25)):
-        ring = (frequency > low) & (frequency < high)
-        part = float(frequency[ring].mean()) * 4
-        transfer, efficiency = 1 - 0.5 * part, 0.8 - 0.5 * part
-        assert power[ring].mean() == pytest.approx(400 * transfer**2 / efficiency, rel=0.05)
+        ring = (radius > low) & (radius < high)
+        part = float(radius[ring].mean()) * 4
+        modulation, efficiency = 1 - 0.5 * part, 0.8 - 0.5 * part
+        assert power[ring].mean() == pytest.approx(400 * modulation**2 / efficiency, rel=0.05)
+
+
+def test_contrast_is_transferred_by_the_ctf_that_the_fit_assumes() -> None:
+    rng = np.random.default_rng(4)
+    shape = (96, 128)
+    ranges = replace(PLAIN, astigmatism_angstrom=(300.0, 800.0), phase_plate_probability=0.5)
+    exposures = [Exposure.draw(rng, ranges, pixel) for pixel in (0.8, 1.7, 6.0)]
+    depths = [-150.0, 0.0, 400.0]
+    found = Microscope(exposures, Frequencies(shape, torch.device("cpu"))).contrast_transfer(depths)
+    for one, depth, transfer in zip(exposures, depths, found, strict=True):
+        expected = 2 * ctf_2d(
+            shape,
+            one.optics.pixel_size_angstrom,
+            defocus_u_angstrom=one.ctf.defocus_u_angstrom + depth,
+            defocus_v_angstrom=one.ctf.defocus_v_angstrom + depth,
+            defocus_angle_degrees=one.ctf.defocus_angle_degrees,
+            voltage_kilovolt=one.optics.voltage_kilovolt,
+            spherical_aberration_millimetre=one.optics.spherical_aberration_millimetre,
+            amplitude_contrast=one.optics.amplitude_contrast,
+            phase_shift_degrees=one.ctf.phase_shift_degrees,
+            b_factor_square_angstrom=one.b_factor_square_angstrom,
+        )
+        # Single precision of a phase of up to some hundred radian
+        np.testing.assert_allclose(transfer.numpy(), expected, atol=5e-4)
 
 
 def test_halves_are_independent_and_sum_to_the_image(library: ParticleLibrary) -> None:
@@ -220,6 +249,31 @@ def test_a_seed_decides_everything() -> None:
     assert not np.array_equal(scenes[0].image, scenes[1].image)
 
 
+def test_scenes_are_the_same_alone_and_with_others(library: ParticleLibrary) -> None:
+    # At 1.5 angstrom a pixel particles lie in several slabs of the ice.
+    for settings in ({}, {"pixel_size_angstrom": 1.5}):
+        seeds = [3, 1, 4, 1, 5]
+        together = draw_scenes(seeds, shape=(96, 128), library=library, halves=True, **settings)
+        for seed, one in zip(seeds, together, strict=True):
+            alone = draw_scene(seed, shape=(96, 128), library=library, halves=True, **settings)
+            # Not to the last bit: how a function is rounded depends on where in memory its argument lies.
+            np.testing.assert_allclose(one.clean, alone.clean, rtol=1e-4)
+            np.testing.assert_allclose(one.image, alone.image, rtol=1e-4, atol=1e-2 * alone.image.std())
+            np.testing.assert_array_equal(one.centres_yx, alone.centres_yx)
+            np.testing.assert_array_equal(one.depths_angstrom, alone.depths_angstrom)
+            assert (one.junk != alone.junk).sum() <= 1
+            assert (one.ctf, one.species) == (alone.ctf, alone.species)
+            assert [one.snr, one.contrast] == pytest.approx(
+                [alone.snr, alone.contrast], rel=1e-4, nan_ok=True
+            )
+
+
+def test_only_scenes_of_one_canvas_are_imaged_together(library: ParticleLibrary) -> None:
+    plans = [draw_plan(1, shape=(side, 64), library=library, ranges=SimulationRanges()) for side in (64, 80)]
+    with pytest.raises(ValueError, match="one canvas"):
+        image_plans(plans, library)
+
+
 def test_scale_is_as_asked(library: ParticleLibrary) -> None:
     free = draw_scene(1, shape=(64, 80), library=library)
     assert free.image.shape == free.clean.shape == free.junk.shape == (64, 80)
@@ -241,37 +295,58 @@ def test_signal_to_noise_stays_in_its_range(library: ParticleLibrary) -> None:
     assert all(0.1 <= value <= 0.2 for value in known)
 
 
-def test_a_particle_of_a_single_pixel_in_sight_has_no_signal_to_noise() -> None:
-    # This one reaches into the canvas with a corner: its variance is 0, which nothing may be divided by.
-    scene = draw_scene(1355027905, shape=(512, 512), ranges=RANGES, library=ParticleLibrary("train"))
-    assert math.isnan(scene.snr)
+def test_a_particle_of_a_single_pixel_in_sight_has_no_signal_to_noise(library: ParticleLibrary) -> None:
+    # One that reaches into the canvas with a corner alone has no variance, which nothing may be divided by.
+    plans = [draw_plan(1, shape=(64, 64), library=library, ranges=RANGES)] * 3
+    labelled, signal = torch.zeros((2, 3, *plans[0].canvas)).unbind()
+    labelled[0, 5, 5] = 1e6
+    labelled[1, 5, 5:7] = 1e6
+    signal[:, 5, 5] = 0.1
+    contrast, found = _visibility(plans, labelled, signal, torch.full((3, 1, 1), 1e-3))
+    assert found[:, 0, 0].isnan().tolist() == [True, False, True]
+    assert (contrast[[0, 2]] == plans[0].visibility.contrast).all()
+    assert torch.isfinite(contrast).all()
 
 
 def test_contaminants_mark_themselves() -> None:
     ranges = SimulationRanges()
-    for _, add in contaminants(ranges):
+    canvas = (192, 192)
+    view = FieldOfView(canvas, 6.0, 24.0, 6.5e-4, 0.1)
+    for _, draw in kinds(ranges):
         changed = 0
         for seed in range(6):
-            canvas = (192, 192)
-            layers = Layers(
-                phase=np.zeros(canvas, dtype=np.float32),
-                log_transmission=np.zeros(canvas, dtype=np.float32),
-                junk=np.zeros(canvas, dtype=bool),
-                no_particles=np.zeros(canvas, dtype=bool),
-                pixel_size_angstrom=6.0,
-                diameter_pixels=24.0,
-                radian_per_volt_angstrom=6.5e-4,
-                particle_phase=0.1,
-            )
-            add(layers, np.random.default_rng(seed), ranges)
-            absorbed = np.abs(layers.log_transmission)
+            layers = Layers(*torch.zeros((2, *canvas)).unbind(), torch.zeros(canvas, dtype=torch.bool))
+            for one in draw(np.random.default_rng(seed), ranges, view):
+                one.lay(layers, Noise(seed))
+            absorbed = layers.log_transmission.abs()
             strong = absorbed > 0.5 * absorbed.max()
             changed += int(strong.any() and absorbed.max() > 0)
             if absorbed.max() > 0:
-                assert layers.junk[strong].all(), add.__name__
-            untouched = ~layers.junk
-            assert not (absorbed[untouched] > 0.5 * max(absorbed.max(), 1e-9)).any(), add.__name__
-        assert changed >= 3, add.__name__
+                assert layers.junk[strong].all(), draw.__name__
+            assert not strong[~layers.junk].any() or absorbed.max() == 0, draw.__name__
+        assert changed >= 3, draw.__name__
+
+
+def test_points_are_told_what_the_picture_shows() -> None:
+    # Where particles may lie is asked of points, before there is any picture.
+    ranges = SimulationRanges()
+    canvas = (120, 160)
+    view = FieldOfView(canvas, 6.0, 24.0, 6.5e-4, 0.1)
+    pixels = np.stack(np.indices(canvas), -1).reshape(-1, 2)
+    marked, taken = 0, 0
+    for _, draw in kinds(ranges):
+        for seed in range(4):
+            found = draw(np.random.default_rng(seed), ranges, view)
+            layers = Layers(*torch.zeros((2, *canvas)).unbind(), torch.zeros(canvas, dtype=torch.bool))
+            for one in found:
+                one.lay(layers, Noise(seed))
+            told = junk_at(found, pixels, canvas).reshape(canvas)
+            # A point on the very edge may be rounded to either side.
+            assert (told != layers.junk.numpy()).sum() <= 2
+            marked += int(told.any())
+            taken += int(taken_at(found, pixels, canvas).any())
+    assert marked > 20
+    assert 8 < taken < marked  # no particle keeps from ethane and beads
 
 
 def test_no_truth_lies_on_junk(library: ParticleLibrary) -> None:
@@ -302,8 +377,8 @@ def test_clean_ranges_leave_no_junk(library: ParticleLibrary) -> None:
 
 
 def test_smooth_field_has_unit_deviation_and_its_length() -> None:
-    rng = np.random.default_rng(0)
-    stack = np.stack([smooth_field(rng, (64, 96), 12.0) for _ in range(400)])
+    noise = Noise(0)
+    stack = np.stack([smooth_field(noise, (64, 96), 12.0).numpy() for _ in range(400)])
     # At every pixel by itself: 400 draws know a deviation to 3.5 %.
     assert abs(stack.std(0) - 1).max() < 0.2
     assert stack.std() == pytest.approx(1, abs=0.02)

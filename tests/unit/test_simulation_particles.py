@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from emflow.errors import BadInputError, SettingError
 from emflow.simulation import ParticleLibrary, SimulationRanges, Structure
 from emflow.simulation.atoms import structure_from_atoms
 from emflow.simulation.families import FAMILIES, SYMMETRY_ORDERS
 from emflow.simulation.library import rotation_matrices, splat
-from emflow.simulation.particles import Placed, _place_views, _project_each
+from emflow.simulation.particles import Placed, _place_views, _project_each, in_discs, mark_discs
 from emflow.simulation.placement import draw_directions, place
 from emflow.simulation.shapes import procedural_structure
 
@@ -91,9 +93,12 @@ def test_preferred_directions_have_the_mean_cosine_of_their_kappa() -> None:
 
 
 def test_splat_keeps_weight_and_centre() -> None:
-    target = np.zeros((20, 30), dtype=np.float32)
-    x, y, weights = np.array([5.25, 20.0, 40.0]), np.array([7.5, 3.0, 3.0]), np.array([2.0, 1.0, 5.0])
-    splat(target, x, y, weights)  # the last lies outside
+    images = torch.zeros((2, 20, 30))
+    x, y = torch.tensor([[5.25, 20.0, 40.0]] * 2), torch.tensor([[7.5, 3.0, 3.0]] * 2)
+    x[0] = -5.0
+    splat(images, x, y, torch.tensor([2.0, 1.0, 5.0]))  # the last lies outside, and all of the first image
+    assert not images[0].any()
+    target = images[1].numpy()
     assert target.sum() == pytest.approx(3.0)
     rows, columns = np.indices(target.shape)
     assert (target * rows).sum() / 3 == pytest.approx((2 * 7.5 + 3) / 3)
@@ -108,14 +113,14 @@ def test_kept_projections_equal_fresh_ones(size: float) -> None:
         diameter = library.structure(index).diameter_angstrom
         centres, angles = 64 + rng.random((1, 2)), rng.random(1) * 6
         placed = Placed(index, diameter, centres, library.directions[5:6], angles)
-        kept, fresh = np.zeros((2, 128, 128), dtype=np.float32)
+        kept, fresh = torch.zeros((2, 128, 128)).unbind()
         _place_views(kept, library, placed, diameter / size)
         _project_each(fresh, library, placed, diameter / size)
-        assert np.corrcoef(kept.ravel(), fresh.ravel())[0, 1] > 0.99
+        assert torch.corrcoef(torch.stack([kept.ravel(), fresh.ravel()]))[0, 1] > 0.99
         # Volt angstrom times the pixels' area is all the potential there is.
         total = library.structure(index).weights.sum() / (diameter / size) ** 2
-        assert fresh.sum() == pytest.approx(total, rel=1e-3)
-        assert kept.sum() == pytest.approx(total, rel=0.02)
+        assert float(fresh.sum()) == pytest.approx(total, rel=1e-3)
+        assert float(kept.sum()) == pytest.approx(total, rel=0.02)
 
 
 def test_rescaled_particles_keep_their_potential_in_volt() -> None:
@@ -125,29 +130,42 @@ def test_rescaled_particles_keep_their_potential_in_volt() -> None:
     sums = []
     where, still = np.array([[80.0, 80.0]]), np.zeros(1)
     for size in (diameter, 2 * diameter):
-        kept, fresh = np.zeros((2, 160, 160), dtype=np.float32)
+        kept, fresh = torch.zeros((2, 160, 160)).unbind()
         placed = Placed(0, size, where, library.directions[4:5], still)
         _place_views(kept, library, placed, diameter / 20)
         _project_each(fresh, library, placed, diameter / 20)
-        sums += [kept.sum(), fresh.sum()]
+        sums += [float(kept.sum()), float(fresh.sum())]
     assert sums[2] == pytest.approx(8 * sums[0], rel=0.02)
     assert sums[3] == pytest.approx(8 * sums[1], rel=1e-3)
 
 
 def test_places_keep_their_distance() -> None:
     rng = np.random.default_rng(4)
-    forbidden = np.zeros((200, 300), dtype=bool)
-    forbidden[:, 150:] = True
-    centres = place(rng, (200, 300), 400, 12.0, forbidden)
+
+    def right_half(pixels_yx: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return pixels_yx[:, 1] >= 150
+
+    centres = place(rng, (200, 300), 400, 12.0, right_half)
     assert 50 < len(centres) <= 400
     assert centres.min() >= 0
     assert (centres <= [199, 150]).all()
     distances = np.linalg.norm(centres[:, None] - centres[None], axis=2) + 1e9 * np.eye(len(centres))
     assert distances.min() > 12.0
-    crowded = place(rng, (200, 300), 400, 12.0, forbidden, free_fraction=0.5)
+    crowded = place(rng, (200, 300), 400, 12.0, right_half, free_fraction=0.5)
     assert len(crowded) > len(centres)
-    assert len(place(rng, (50, 50), 0, 5.0, np.zeros((50, 50), dtype=bool))) == 0
-    assert len(place(rng, (50, 50), 9, 5.0, np.ones((50, 50), dtype=bool))) == 0
+    assert len(place(rng, (50, 50), 0, 5.0, right_half)) == 0
+    assert len(place(rng, (50, 50), 9, 5.0, lambda pixels: np.ones(len(pixels), dtype=bool))) == 0
+
+
+def test_discs_are_marked_as_points_are_told() -> None:
+    centres = np.random.default_rng(6).uniform(-20, 120, (12, 2))
+    junk = torch.zeros((90, 100), dtype=torch.bool)
+    mark_discs(junk, centres, 9.5)
+    pixels = np.stack(np.indices(junk.shape), -1).reshape(-1, 2)
+    told = in_discs(pixels, centres, 9.5).reshape(junk.shape)
+    assert 0.05 < told.mean() < 0.9
+    assert (told != junk.numpy()).sum() <= 1
+    assert not in_discs(pixels, centres[:0], 9.5).any()
 
 
 def test_ranges_can_be_stripped_of_contaminants() -> None:

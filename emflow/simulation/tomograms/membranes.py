@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from emflow.simulation.fields import smooth_field
+from emflow.simulation.fields import smooth_field_of
 from emflow.simulation.ranges import log_uniform, uniform
 from emflow.simulation.tomograms.canvas import Canvas, Part
 from emflow.simulation.tomograms.ranges import TomogramRanges
@@ -71,8 +71,8 @@ def _undulation(
     """Return displacements in angstrom (z, y, x) that vary over some hundred angstrom."""
     size = uniform(rng, ranges.undulation_angstrom)
     depth, height, width = shape
-    plane = smooth_field(rng, (height, width), uniform(rng, (25.0, 80.0)))
-    column = smooth_field(rng, (depth, 2), uniform(rng, (25.0, 80.0)))[:, :1, None]
+    plane = smooth_field_of(rng, (height, width), uniform(rng, (25.0, 80.0)))
+    column = smooth_field_of(rng, (depth, 2), uniform(rng, (25.0, 80.0)))[:, :1, None]
     return np.asarray(0.8 * size * (plane[None] + 0.5 * column), dtype=np.float32)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from emflow.simulation.fields import smooth_field
+from emflow.simulation.fields import smooth_field_of
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.ranges import log_uniform, uniform
 from emflow.simulation.shapes import Structure
@@ -137,7 +137,7 @@ def _ice(
         slope = common + 0.3 * common * rng.standard_normal()
         plane = slope * (math.cos(around) * (x - width / 2) + math.sin(around) * (y - height / 2))
         roughness = uniform(rng, ranges.face_roughness_angstrom) / canvas.pixel_size_angstrom
-        rough = roughness * smooth_field(rng, (height, width), uniform(rng, (20.0, 60.0)))
+        rough = roughness * smooth_field_of(rng, (height, width), uniform(rng, (20.0, 60.0)))
         faces.append((depth / 2 + side * thickness + plane + rough).astype(np.float32))
     z = np.arange(depth, dtype=np.float32)[:, None, None]
     canvas.labels[(z < faces[0]) | (z > faces[1])] = Label.VOID
@@ -227,7 +227,7 @@ def _add_crowders(rng: np.random.Generator, ranges: TomogramRanges, canvas: Canv
     mass = (2 * math.pi) ** 1.5 * sigma**3  # of one crowder of protein's density in its middle, in voxels
     free = ~canvas.taken
     # The density of crowders differs between compartments.
-    plane = smooth_field(rng, canvas.shape[1:], 60.0)
+    plane = smooth_field_of(rng, canvas.shape[1:], 60.0)
     rate = fraction / mass * np.exp(0.5 * plane)[None] * free
     counts = rng.poisson(rate.astype(np.float64)).astype(np.float32)
     canvas.volts += ndimage.gaussian_filter(_PROTEIN_VOLT * mass * counts, sigma)
@@ -247,7 +247,9 @@ def _add_carbon(
     along = math.cos(angle) * (x - width / 2) + math.sin(angle) * (y - height / 2)
     across = -math.sin(angle) * (x - width / 2) + math.cos(angle) * (y - height / 2)
     edge = uniform(rng, (0.15, 0.42)) * min(height, width)
-    film = along + across**2 / (8 * max(height, width)) + 2 * smooth_field(rng, (height, width), 30.0) > edge
+    film = (
+        along + across**2 / (8 * max(height, width)) + 2 * smooth_field_of(rng, (height, width), 30.0) > edge
+    )
     thickness = uniform(rng, (100.0, 220.0)) / canvas.pixel_size_angstrom
     face = bottom if rng.random() < 0.5 else top - thickness
     z = np.arange(depth)[:, None, None]
