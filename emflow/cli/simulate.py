@@ -16,6 +16,7 @@ from emflow.cli.simulation import check_images, check_output
 from emflow.errors import SettingError
 from emflow.io.atomic_models import read_atomic_model, read_atomic_models
 from emflow.io.files import replacing, write_text
+from emflow.io.gpus import take_device
 from emflow.io.mrc import write_mrc
 from emflow.io.ranges import read_ranges
 from emflow.io.star import write_star
@@ -52,6 +53,7 @@ def simulate(
     given_ranges: Annotated[str | None, Parameter(name="--ranges")] = None,
     halves: bool = False,
     data_type: Literal["float32", "float16", "int8"] = "float32",
+    device: str = "cpu",
 ) -> None:
     """Write simulated micrographs with their truth: coordinates, contaminants, optics and CTF.
 
@@ -91,6 +93,8 @@ def simulate(
     data_type
         Of the micrographs. To save space, float16 holds them in units of their deviation from their mean,
         int8 in twentieths of it; float32 holds the detector's counts.
+    device
+        cpu, cuda or auto. Particles and contaminants are the same on each, but not the noise.
     """
     check_output(output)
     if micrographs < 1:
@@ -114,6 +118,7 @@ def simulate(
     if one_particle:
         ranges = replace(ranges, second_species_probability=0.0, rescale=(1.0, 1.0))
 
+    chosen = take_device(device)
     rows, scenes = [], []
     for number in range(1, micrographs + 1):
         scene = draw_scene(
@@ -124,6 +129,7 @@ def simulate(
             pixel_size_angstrom=pixel_size,
             diameter_pixels=None if diameter is None else diameter / pixel_size,
             halves=halves,
+            device=chosen,
         )
         name = f"simulated_{number:05d}"
         images = {"micrographs": scene.image}

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from emflow.simulation.contaminants import Layers
 from emflow.simulation.detector import detect
 from emflow.simulation.fields import Device, Noise, of_each, smooth_field
+from emflow.simulation.frequencies import Frequencies
 from emflow.simulation.library import ParticleLibrary
-from emflow.simulation.microscope import Frequencies, Microscope
-from emflow.simulation.particles import add_particles, mark_discs
-from emflow.simulation.plan import ScenePlan
+from emflow.simulation.microscope import Microscope
+from emflow.simulation.particles import mark_discs, particle_spectra
+from emflow.simulation.plan import ScenePlan, Slab
 
 # Phase contrast is linear for small phases; it saturates here, as an intensity cannot fall below nothing.
 _SATURATION = 0.9
@@ -74,12 +75,13 @@ def image_plans(
         log_transmission=torch.zeros((count, *canvas), device=device),
         junk=torch.zeros((count, *canvas), dtype=torch.bool, device=device),
     )
-    unlabelled = torch.zeros_like(layers.phase)
     for number, (plan, noise) in enumerate(zip(plans, noises, strict=True)):
-        _lay_down(plan, library, noise, layers.of(number), unlabelled[number])
+        _lay_down(plan, noise, layers.of(number))
+    pixel_sizes = [_pixel(plan) for plan in plans]
+    unlabelled = particle_spectra([plan.unlabelled for plan in plans], library, pixel_sizes, frequencies)
 
     # Contrast: linear in the phase; MTF and envelopes belong to the signal alone
-    labelled, signal = _signal(plans, library, microscope, transfer)
+    labelled, signal = _signal(plans, library, microscope, frequencies, transfer)
     ice = transfer * microscope.ice_spectrum(
         noises, [plan.ice.thickness_angstrom for plan in plans], [plan.ice.structure for plan in plans]
     )
@@ -90,7 +92,7 @@ def image_plans(
     ice_variance = 2 * (ice.abs() ** 2 * in_band).sum((1, 2), keepdim=True) / math.prod(canvas) ** 2
     contrast, signal_to_noise = _visibility(plans, labelled, signal, shot_variance + ice_variance)
     sigma = of_each((plan.exposure.radian_per_volt_angstrom for plan in plans), device)
-    spectrum = transfer * torch.fft.rfft2(layers.phase + sigma * contrast * unlabelled) + ice
+    spectrum = transfer * (torch.fft.rfft2(layers.phase) + sigma * contrast * unlabelled) + ice
     phase_contrast = contrast * signal + torch.fft.irfft2(spectrum, s=canvas)
     phase_contrast = _SATURATION * torch.tanh(phase_contrast / _SATURATION)
 
@@ -130,44 +132,39 @@ def _pixel(plan: ScenePlan) -> float:
     return plan.exposure.optics.pixel_size_angstrom
 
 
-def _lay_down(
-    plan: ScenePlan, library: ParticleLibrary, noise: Noise, layers: Layers, unlabelled: torch.Tensor
-) -> None:
-    """Add contaminants, the support film, and the potential of what must not be picked, in place."""
+def _lay_down(plan: ScenePlan, noise: Noise, layers: Layers) -> None:
+    """Add contaminants and the support film, and mark aggregates, in place."""
     for one in plan.contaminants:
         one.lay(layers, noise)
     if plan.film_radian:
         layers.phase.add_(noise.normal(*plan.canvas), alpha=plan.film_radian)
-    for placed in (plan.distractors, plan.aggregates):
-        if placed is not None:
-            add_particles(unlabelled, library, placed, _pixel(plan))
     if plan.aggregates is not None:
         mark_discs(layers.junk, plan.aggregates.centres, plan.diameter_pixels / 2)
 
 
 def _signal(
-    plans: Sequence[ScenePlan], library: ParticleLibrary, microscope: Microscope, transfer: torch.Tensor
+    plans: Sequence[ScenePlan],
+    library: ParticleLibrary,
+    microscope: Microscope,
+    frequencies: Frequencies,
+    transfer: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the labelled particles' potential and their contrast (n, h, w), slab by slab of the ice.
 
     ``transfer`` (n, h, w//2+1) is that of the depth 0.
     """
-    canvas, device = plans[0].canvas, transfer.device
-    labelled = torch.zeros((len(plans), *canvas), device=device)
-    spectrum = torch.zeros_like(transfer, dtype=torch.complex64)
+    potential = torch.zeros_like(transfer, dtype=torch.complex64)
+    spectrum = torch.zeros_like(potential)
+    pixel_sizes = [_pixel(plan) for plan in plans]
     for number in range(max(len(plan.slabs) for plan in plans)):
-        potential = torch.zeros_like(labelled)
-        depths = [0.0] * len(plans)
-        for index, plan in enumerate(plans):
-            if number < len(plan.slabs):
-                depths[index] = plan.slabs[number].depth_angstrom
-                for placed in plan.slabs[number].placed:
-                    add_particles(potential[index], library, placed, _pixel(plan))
-        labelled += potential
-        seen_through = microscope.contrast_transfer(depths) if any(depths) else transfer
-        spectrum += torch.fft.rfft2(potential) * seen_through
-    sigma = of_each((plan.exposure.radian_per_volt_angstrom for plan in plans), device)
-    return labelled, sigma * torch.fft.irfft2(spectrum, s=canvas)
+        slabs = [plan.slabs[number] if number < len(plan.slabs) else Slab(0.0, ()) for plan in plans]
+        slab = particle_spectra([one.placed for one in slabs], library, pixel_sizes, frequencies)
+        depths = [one.depth_angstrom for one in slabs]
+        potential += slab
+        spectrum += slab * (microscope.contrast_transfer(depths) if any(depths) else transfer)
+    sigma = of_each((plan.exposure.radian_per_volt_angstrom for plan in plans), frequencies.device)
+    labelled: torch.Tensor = torch.fft.irfft2(potential, s=frequencies.shape)
+    return labelled, sigma * torch.fft.irfft2(spectrum, s=frequencies.shape)
 
 
 def _visibility(

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from emflow.ctf import electron_wavelength_angstrom, interaction_radian_per_volt
 from emflow.metadata import Ctf, OpticsGroup
 from emflow.simulation.detector import Detector, modulation_transfer, noise_transfer
 from emflow.simulation.fields import Noise, of_each
+from emflow.simulation.frequencies import Frequencies
 from emflow.simulation.ranges import log_uniform, uniform
 from emflow.simulation_ranges import SimulationRanges
 
@@ -73,26 +73,6 @@ class Exposure:
     def free_path_angstrom(self, ranges: SimulationRanges) -> float:
         """Return the inelastic mean free path in ice, which grows with the voltage."""
         return ranges.mean_free_path_angstrom * math.pow(self.optics.voltage_kilovolt / 300.0, 0.6)
-
-
-class Frequencies:
-    """Of a real Fourier transform of images (h, w), in cycles per pixel: tensors (h, w//2+1) on a device."""
-
-    def __init__(self, shape: tuple[int, int], device: torch.device) -> None:
-        self.shape, self.device = shape, device
-        self.y = torch.fft.fftfreq(shape[0], device=device)[:, None]
-        self.x = torch.fft.rfftfreq(shape[1], device=device)[None, :]
-
-    @cached_property
-    def square(self) -> torch.Tensor:
-        """The radius, squared."""
-        square: torch.Tensor = self.y**2 + self.x**2
-        return square
-
-    @cached_property
-    def radius(self) -> torch.Tensor:
-        """The distance from the origin."""
-        return torch.hypot(self.y, self.x)
 
 
 class Microscope:

@@ -1,6 +1,7 @@
 """Particles' projected potential on a canvas: labelled ones, fragments and aggregates."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from emflow.simulation.contaminants import FieldOfView
+from emflow.simulation.frequencies import Frequencies
 from emflow.simulation.library import BOX, LEVELS, ParticleLibrary, rotation_matrices, splat
 from emflow.simulation.placement import TakenAt, draw_directions, place
 from emflow.simulation.ranges import log_uniform, uniform
@@ -56,29 +58,53 @@ class Placed:
         )
 
 
-def add_particles(
-    target: torch.Tensor, library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
-) -> None:
-    """Add particles' projected potential (volt angstrom) to a canvas, float32 (h, w), in place."""
-    if not len(placed.centres):
-        return
-    if placed.diameter_angstrom / pixel_size_angstrom > _LARGEST_CACHED:
-        _project_each(target, library, placed, pixel_size_angstrom)
-    else:
-        _place_views(target, library, placed, pixel_size_angstrom)
+def particle_spectra(
+    placed: Sequence[Sequence[Placed]],
+    library: ParticleLibrary,
+    pixel_sizes_angstrom: Sequence[float],
+    frequencies: Frequencies,
+) -> torch.Tensor:
+    """Return the Fourier transforms of particles' projected potential (volt angstrom): (n, h, w//2+1).
+
+    Parameters
+    ----------
+    placed
+        Of each of ``n`` scenes, on canvases of one shape.
+    library
+        The particles.
+    pixel_sizes_angstrom
+        Of each scene.
+    frequencies
+        Those of the canvas, on the device that does it.
+    """
+    canvas = torch.zeros((len(placed), *frequencies.shape), device=frequencies.device)
+    large: list[tuple[int, torch.Tensor]] = []
+    for number, (those, pixel) in enumerate(zip(placed, pixel_sizes_angstrom, strict=True)):
+        for one in those:
+            if not len(one.centres):
+                continue
+            if one.diameter_angstrom / pixel > _LARGEST_CACHED:
+                large.append((number, _project_each(library, one, pixel, frequencies)))
+            else:
+                _place_views(canvas[number], library, one, pixel)
+    spectra: torch.Tensor = torch.fft.rfft2(canvas)
+    for number, spectrum in large:
+        spectra[number] += spectrum
+    return spectra
 
 
 def _project_each(
-    target: torch.Tensor, library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float
-) -> None:
-    """Project every particle from its blobs, each in its own orientation."""
+    library: ParticleLibrary, placed: Placed, pixel_size_angstrom: float, frequencies: Frequencies
+) -> torch.Tensor:
+    """Project every particle from its blobs, each in its own orientation: the canvas's transform."""
+    device = frequencies.device
     structure = library.structure(placed.index)
-    positions, weights = library.blobs(placed.index, target.device)
+    positions, weights = library.blobs(placed.index, device)
     scale = placed.diameter_angstrom / structure.diameter_angstrom
     turned = rotation_matrices(placed.directions, placed.angles_radian)[:, :2]
-    rotations = _on(turned * (scale / pixel_size_angstrom), target.device)
-    centres = _on(placed.centres, target.device)
-    points = torch.zeros_like(target)
+    rotations = _on(turned * (scale / pixel_size_angstrom), device)
+    centres = _on(placed.centres, device)
+    points = torch.zeros(frequencies.shape, device=device)
     step = max(1, _MOST_POINTS // len(weights))
     for first in range(0, len(centres), step):
         plane = rotations[first : first + step] @ positions
@@ -86,16 +112,13 @@ def _project_each(
         y = plane[:, 1] + centres[first : first + step, :1]
         splat(points[None], x.reshape(1, -1), y.reshape(1, -1), weights.expand(x.shape).reshape(1, -1))
     sigma = math.sqrt(max((scale * structure.blob_sigma_angstrom) ** 2 - pixel_size_angstrom**2 / 6, 0.0))
-    height, width = target.shape
-    # In cycles a pixel
-    squares = (
-        torch.fft.fftfreq(height, device=target.device)[:, None] ** 2
-        + torch.fft.rfftfreq(width, device=target.device)[None, :] ** 2
-    )
-    blur = torch.exp(-2 * (math.pi * sigma / pixel_size_angstrom) ** 2 * squares)
-    blurred = torch.fft.irfft2(torch.fft.rfft2(points) * blur, s=(height, width))
+    fall = -2 * (math.pi * sigma / pixel_size_angstrom) ** 2
     # A blob's volume grows with the cube of the scale, a pixel's area does not.
-    target += blurred * (scale**3 / pixel_size_angstrom**2)
+    height = scale**3 / pixel_size_angstrom**2
+    spectrum: torch.Tensor = torch.fft.rfft2(points)
+    spectrum *= height * torch.exp(fall * frequencies.y**2)
+    spectrum *= torch.exp(fall * frequencies.x**2)
+    return spectrum
 
 
 def _place_views(

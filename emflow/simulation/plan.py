@@ -112,6 +112,11 @@ class ScenePlan:
     species: tuple[str, ...]
 
     @property
+    def unlabelled(self) -> list[Placed]:
+        """Particles that must not be picked."""
+        return [placed for placed in (self.distractors, self.aggregates) if placed is not None]
+
+    @property
     def image(self) -> tuple[slice, slice]:
         """Where the image is on the canvas: in its middle."""
         top, left = _margins(self.shape, self.canvas)

@@ -13,8 +13,9 @@ from emflow.simulation import ParticleLibrary, Scene, SimulationRanges, draw_sce
 from emflow.simulation.contaminants import FieldOfView, Layers, junk_at, kinds, taken_at
 from emflow.simulation.detector import detect, noise_transfer
 from emflow.simulation.fields import Noise, smooth_field
+from emflow.simulation.frequencies import Frequencies
 from emflow.simulation.imaging import _visibility, image_plans
-from emflow.simulation.microscope import Exposure, Frequencies, Microscope
+from emflow.simulation.microscope import Exposure, Microscope
 from emflow.simulation.plan import draw_plan
 from emflow.simulation.shapes import Structure, centred_structure
 from emflow.training.picker import RANGES

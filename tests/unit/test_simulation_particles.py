@@ -13,6 +13,7 @@ from emflow.errors import BadInputError, SettingError
 from emflow.simulation import ParticleLibrary, SimulationRanges, Structure
 from emflow.simulation.atoms import structure_from_atoms
 from emflow.simulation.families import FAMILIES, SYMMETRY_ORDERS
+from emflow.simulation.frequencies import Frequencies
 from emflow.simulation.library import rotation_matrices, splat
 from emflow.simulation.particles import Placed, _place_views, _project_each, in_discs, mark_discs
 from emflow.simulation.placement import draw_directions, place
@@ -105,6 +106,11 @@ def test_splat_keeps_weight_and_centre() -> None:
     assert (target * columns).sum() / 3 == pytest.approx((2 * 5.25 + 20) / 3)
 
 
+def projected(library: ParticleLibrary, placed: Placed, pixel: float, shape: tuple[int, int]) -> torch.Tensor:
+    spectrum = _project_each(library, placed, pixel, Frequencies(shape, torch.device("cpu")))
+    return torch.fft.irfft2(spectrum, s=shape)
+
+
 @pytest.mark.parametrize("size", [18.0, 24.0, 31.0, 43.0])
 def test_kept_projections_equal_fresh_ones(size: float) -> None:
     library = ParticleLibrary("train", procedural=8)
@@ -113,9 +119,9 @@ def test_kept_projections_equal_fresh_ones(size: float) -> None:
         diameter = library.structure(index).diameter_angstrom
         centres, angles = 64 + rng.random((1, 2)), rng.random(1) * 6
         placed = Placed(index, diameter, centres, library.directions[5:6], angles)
-        kept, fresh = torch.zeros((2, 128, 128)).unbind()
+        kept = torch.zeros((128, 128))
         _place_views(kept, library, placed, diameter / size)
-        _project_each(fresh, library, placed, diameter / size)
+        fresh = projected(library, placed, diameter / size, kept.shape)
         assert torch.corrcoef(torch.stack([kept.ravel(), fresh.ravel()]))[0, 1] > 0.99
         # Volt angstrom times the pixels' area is all the potential there is.
         total = library.structure(index).weights.sum() / (diameter / size) ** 2
@@ -130,10 +136,10 @@ def test_rescaled_particles_keep_their_potential_in_volt() -> None:
     sums = []
     where, still = np.array([[80.0, 80.0]]), np.zeros(1)
     for size in (diameter, 2 * diameter):
-        kept, fresh = torch.zeros((2, 160, 160)).unbind()
+        kept = torch.zeros((160, 160))
         placed = Placed(0, size, where, library.directions[4:5], still)
         _place_views(kept, library, placed, diameter / 20)
-        _project_each(fresh, library, placed, diameter / 20)
+        fresh = projected(library, placed, diameter / 20, kept.shape)
         sums += [float(kept.sum()), float(fresh.sum())]
     assert sums[2] == pytest.approx(8 * sums[0], rel=0.02)
     assert sums[3] == pytest.approx(8 * sums[1], rel=1e-3)
