@@ -15,13 +15,15 @@ from emflow.io.mrc import write_mrc
 
 def test_the_guess_is_within_a_fifth_and_the_command_says_so(tmp_path: Path, capsys) -> None:
     specimen = Specimen.procedural(3001)
-    one = simulate(specimen, "clean", seed=1, shape=(1024, 1024), pixel_size_angstrom=3.0)
-    path = tmp_path / "m.mrc"
-    write_mrc(path, one.image, one.pixel_size_angstrom)
-    found = guessed_diameter([(path, 3.0)])
-    assert found == pytest.approx(one.diameter_angstrom, rel=0.2)
+    paths = []
+    for seed in range(1, 5):
+        one = simulate(specimen, "clean", seed=seed, shape=(1024, 1024), pixel_size_angstrom=3.0)
+        paths.append(tmp_path / f"m{seed}.mrc")
+        write_mrc(paths[-1], one.image, one.pixel_size_angstrom)
+    found = guessed_diameter([(path, 3.0) for path in paths])
+    assert found == pytest.approx(specimen.diameter_angstrom, rel=0.2)
     said = capsys.readouterr().err
-    assert f"--diameter {found:g} A, guessed from 1 micrographs" in said
+    assert f"--diameter {found:g} A, guessed from 4 micrographs" in said
     assert "correct config/sessions.tsv" in said
 
 
