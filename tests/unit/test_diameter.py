@@ -16,14 +16,14 @@ from emflow.io.mrc import write_mrc
 def test_the_guess_is_within_a_fifth_and_the_command_says_so(tmp_path: Path, capsys) -> None:
     specimen = Specimen.procedural(3001)
     paths = []
-    for seed in range(1, 5):
+    for seed in (1, 2, 3):
         one = simulate(specimen, "clean", seed=seed, shape=(1024, 1024), pixel_size_angstrom=3.0)
         paths.append(tmp_path / f"m{seed}.mrc")
         write_mrc(paths[-1], one.image, one.pixel_size_angstrom)
     found = guessed_diameter([(path, 3.0) for path in paths])
     assert found == pytest.approx(specimen.diameter_angstrom, rel=0.2)
     said = capsys.readouterr().err
-    assert f"--diameter {found:g} A, guessed from 4 micrographs" in said
+    assert f"--diameter {found:g} A, guessed from 3 micrographs" in said
     assert "correct config/sessions.tsv" in said
 
 
