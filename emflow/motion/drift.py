@@ -53,8 +53,9 @@ def find_drift(frames: Tensor, *, reach_pixels: float, creep_pixels: float, iter
     power = by_ring(torch.view_as_real(spectra).square().sum(-1).mean(0))
     radius = math.ceil(reach_pixels)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=device)
-    probe_y = torch.polar(torch.ones(()), 2 * math.pi * offsets[:, None] * k_y)
-    probe_x = torch.polar(torch.ones(()), 2 * math.pi * k_x[:, None] * offsets)
+    one, zero = torch.ones((), device=device), torch.zeros((), device=device)
+    probe_y = torch.polar(one, 2 * math.pi * offsets[:, None] * k_y)
+    probe_x = torch.polar(one, 2 * math.pi * k_x[:, None] * offsets)
     # What neighbours have in common, before anything is aligned
     near = (torch.view_as_real(spectra[1:] * spectra[:-1].conj())[..., 0]).mean(0)
     signal = by_ring(near)
@@ -65,14 +66,14 @@ def find_drift(frames: Tensor, *, reach_pixels: float, creep_pixels: float, iter
     grid = offsets.double().cpu().numpy()
     for iteration in range(iterations):
         signal = torch.where(
-            signal > 0, signal.clamp(min=0) ** 2 / (signal.clamp(min=0) + deviation), torch.zeros(())
+            signal > 0, signal.clamp(min=0) ** 2 / (signal.clamp(min=0) + deviation), zero
         )
         noise = (power - signal).clamp(min=1e-3 * float(power.max()))
         damp = torch.exp(-4 * math.pi**2 * k**2 * min(variance, 9.0))
         filtered = 2 * independent * damp * weight * (signal / (noise * (noise + count * signal)))[ring]
         turned = torch.from_numpy(shifts).float().to(device)
-        turn_y = torch.polar(torch.ones(()), 2 * math.pi * turned[:, :1] * k_y)
-        turn_x = torch.polar(torch.ones(()), 2 * math.pi * turned[:, 1:] * k_x)
+        turn_y = torch.polar(one, 2 * math.pi * turned[:, :1] * k_y)
+        turn_x = torch.polar(one, 2 * math.pi * turned[:, 1:] * k_x)
         total = torch.zeros_like(spectra[0])
         own = torch.zeros_like(k)
         for frame in range(count):

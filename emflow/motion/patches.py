@@ -194,10 +194,11 @@ class Patches:
         cross = torch.zeros_like(self._own)
         k_y = torch.fft.fftfreq(self.side, device=self.device)[band.rows]
         k_x = torch.fft.rfftfreq(self.side, device=self.device)[: band.columns]
+        one = torch.ones((), device=self.device)
         for group in self._groups():
             shift = left[:, group].to(torch.float32)
-            turn_y = torch.polar(torch.ones(()), 2 * math.pi * shift[..., :1] * k_y)
-            turn_x = torch.polar(torch.ones(()), 2 * math.pi * shift[..., 1:] * k_x)
+            turn_y = torch.polar(one, 2 * math.pi * shift[..., :1] * k_y)
+            turn_x = torch.polar(one, 2 * math.pi * shift[..., 1:] * k_x)
             aligned = (turn_y[..., None] * turn_x[..., None, :]).flatten(2)
             aligned *= self._coefficients[:, group]
             total = aligned.sum(0)
