@@ -65,9 +65,7 @@ def find_drift(frames: Tensor, *, reach_pixels: float, creep_pixels: float, iter
     steps = _step_sizes(count, creep_pixels)
     grid = offsets.double().cpu().numpy()
     for iteration in range(iterations):
-        signal = torch.where(
-            signal > 0, signal.clamp(min=0) ** 2 / (signal.clamp(min=0) + deviation), zero
-        )
+        signal = torch.where(signal > 0, signal.clamp(min=0) ** 2 / (signal.clamp(min=0) + deviation), zero)
         noise = (power - signal).clamp(min=1e-3 * float(power.max()))
         damp = torch.exp(-4 * math.pi**2 * k**2 * min(variance, 9.0))
         filtered = 2 * independent * damp * weight * (signal / (noise * (noise + count * signal)))[ring]
