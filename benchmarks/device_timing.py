@@ -1,4 +1,4 @@
-"""What the measurements of device.py share: clocks that wait for the GPU, peaks of memory, how busy it was."""
+"""What device.py's measurements share: clocks that wait for the GPU, peaks of memory, how busy it was."""
 
 import resource
 import statistics

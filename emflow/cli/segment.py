@@ -58,6 +58,7 @@ def segment(
     from emflow.io.model import load_model
     from emflow.model_card import SEGMENT
     from emflow.segmentation import UPRIGHT_SLICES, look_upright, segment_slabs
+    from emflow.segmentation_batches import sums_on_gpu
 
     torch.set_num_threads(threads)
     row = read_volume_row(tomogram)
@@ -84,8 +85,12 @@ def segment(
         mrc_volume(target, stored.shape, row.pixel_size_angstrom or 0.0, "int8") if mrc else nullcontext(None)
     )
     read = partial(stored.read_part, channel)
+    scores_shape = (len(classes), *stored.shape)
+    on_gpu = sums_on_gpu(scores_shape, chosen) if axes == "zyx" else None
     upright = (
-        scratch_array((len(classes), *stored.shape), UPRIGHT_SLICES) if axes == "zyx" else nullcontext(None)
+        scratch_array(scores_shape, UPRIGHT_SLICES)
+        if axes == "zyx" and on_gpu is None
+        else nullcontext(on_gpu)
     )
     with copy as array, upright as sums:
 
