@@ -78,7 +78,7 @@ def look_together(
     labels = torch.empty((count, height, width), dtype=torch.uint8, device=device)
     windows = values.unfold(0, network.in_channels, 1).movedim(-1, 1)  # (n, channels, y, x), nothing copied
     half = device.type == "cuda"
-    with torch.inference_mode():
+    with torch.no_grad():
         for first in range(0, count, together):
             part = slice(first, min(first + together, count))
             with torch.autocast(device.type, dtype=torch.float16, enabled=half):

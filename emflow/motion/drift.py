@@ -77,12 +77,12 @@ def find_drift(frames: Tensor, *, reach_pixels: float, creep_pixels: float, iter
         for frame in range(count):
             aligned = spectra[frame] * turn_y[frame][:, None] * turn_x[frame]
             total += aligned
-        surfaces = np.empty((count, len(grid), len(grid)))
+        found_surfaces = []
         for frame in range(count):
             others = total - spectra[frame] * turn_y[frame][:, None] * turn_x[frame]
             product = others.conj() * spectra[frame] * filtered
-            surface = torch.view_as_real(probe_y @ product @ probe_x)[..., 0]
-            surfaces[frame] = surface.double().cpu().numpy()
+            found_surfaces.append(torch.view_as_real(probe_y @ product @ probe_x)[..., 0])
+        surfaces = torch.stack(found_surfaces).double().cpu().numpy()
         own = torch.view_as_real(spectra).square().sum(-1).sum(0)
         common = torch.view_as_real(total).square().sum(-1) - own
         signal = by_ring(common) / (count * (count - 1))
