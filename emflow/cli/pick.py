@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,9 @@ from emflow.io.store import read_in_turn
 from emflow.metadata import Picks
 from emflow.relion import relion_micrograph_name
 from emflow.resources import model_folder
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick(
@@ -93,9 +97,8 @@ def pick(
         return row, picks, unfamiliar(seen, card.training_ranges or {})
 
     ahead = _read_ahead(images.parent, good)
-    # A GPU would wait most of the time for one thread's work on the host.
-    on_cpu = chosen.type == "cpu"
-    looked = map(look, ahead) if on_cpu else Workers(threads=threads).in_order(look, ahead, at_once=threads)
+    at_once = _at_once(chosen, threads)
+    looked = map(look, ahead) if at_once == 1 else Workers().in_order(look, ahead, at_once=at_once)
     for row, picks, unlike in looked:
         if unlike:
             say("pick", f"{row.name} is unlike what the model was trained on, check its picks: {unlike}")
@@ -120,6 +123,14 @@ def pick(
 
 
 _NO_PICKS = Picks(np.empty(0), np.empty(0), np.empty(0))
+
+
+def _at_once(device: "torch.device", threads: int) -> int:
+    """Return how many micrographs are worked on at one time.
+
+    On a CPU one takes all threads; a GPU would wait most of the time for one thread's work on the host.
+    """
+    return 1 if device.type == "cpu" else threads
 
 
 def _read_ahead(folder: Path, rows: list[StoreRow]) -> Iterator[tuple[StoreRow, NDArray[np.float32]]]:

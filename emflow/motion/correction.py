@@ -92,7 +92,7 @@ def correct_frames(
             unweighted = spectrum.clone() if unweighted is None else unweighted.add_(spectrum)
         if exposure_electrons_per_square_angstrom is not None:
             if table is None:
-                # On a CPU it would be in the way of the next movie's estimate.
+                # Kept for the next movie where that takes none of the host's memory.
                 find = _frequencies if frame.device.type == "cpu" else _kept_frequencies
                 index, table = find((height, width), pixel_size_angstrom, frame.device)
             exposure = first_exposure_electrons_per_square_angstrom
