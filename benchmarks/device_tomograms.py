@@ -19,6 +19,7 @@ from emflow.networks import UNet
 from emflow.reconstruction import ramp_filter, reconstruct_slab
 from emflow.resources import model_folder
 from emflow.segmentation import look_upright, segment_slabs
+from emflow.segmentation_batches import sums_on_gpu
 from emflow.tilt_geometry import TiltGeometry
 from emflow.volume_denoising import denoise_slabs
 
@@ -106,8 +107,9 @@ def measure_reconstruction(machine: Machine) -> Iterator[Row]:
     if machine.on_gpu:
         busy = machine.busy(partial(back_project, filtered))
         yield Row(f"back-projection, {size}: GPU busy", busy)
-        shape = (SLAB_SLICES, side, side)
-        ours, theirs = back_project(filtered), back_project(filtered.cpu())
+        shape = (SLAB_SLICES, 256, 256)
+        part = filtered[..., :256, :256].contiguous()
+        ours, theirs = back_project(part), back_project(part.cpu())
         worst = float(np.abs(ours - theirs).max() / theirs.std())
         yield Row("back-projection: largest difference of GPU and CPU", f"{worst:.1e} deviations")
 
@@ -148,7 +150,9 @@ def slices_of(volume: NDArray[np.float32], first: int, last: int) -> NDArray[np.
 def in_memory(network: UNet, volume: NDArray[np.float32], device: torch.device) -> NDArray[np.uint8]:
     """Segment a volume along three axes as the command does, with nothing on disk; return its labels."""
     shape = (volume.shape[0], volume.shape[1], volume.shape[2])
-    sums = np.zeros((network.out_channels, *shape), dtype=np.uint8)
+    sums_shape = (network.out_channels, *shape)
+    on_gpu = sums_on_gpu(sums_shape, device)
+    sums = np.zeros(sums_shape, dtype=np.uint8) if on_gpu is None else on_gpu
     options = {"centre": 0.0, "spread": 1.0, "device": device}
     look_upright(network, volume.__getitem__, shape, sums, **options)
     slabs = segment_slabs(network, volume.__getitem__, shape, SLAB_SLICES, upright=sums, **options)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, check_pixel_size, failed_reason, read_volume_row
-from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
+from emflow.cli.volume_stage import Slab, made_ahead, write_failed_volume, write_volume
 from emflow.errors import BadInputError
 from emflow.io.gpus import take_device
 from emflow.io.mrc_volumes import mrc_volume
@@ -116,7 +116,7 @@ def segment(
             STAGE,
             output,
             replace(row, halves=""),
-            slabs(),
+            made_ahead(slabs(), chosen),
             channels=[each.name for each in classes],
             dtype="uint8",
             labels=classes,
