@@ -15,9 +15,9 @@ from torch import Tensor
 from emflow.networks import UNet
 
 # What a pixel of a slice takes on its way through the network and after it: some 30 features of each level in
-# half precision and the classes' logits and probabilities.
+# half precision and the classes' logits and probabilities. Reckoned, with room to spare.
 _BYTES_OF_PIXEL = 500
-# Beyond this many pixels at a time a GPU is no faster.
+# Enough to keep a GPU at work, as reckoned: not measured.
 _MOST_PIXELS = 1 << 24
 
 
@@ -25,16 +25,20 @@ def pixels_at_once(device: torch.device) -> int:
     """Return how many pixels of slices are looked at together: half of what the GPU's free memory holds."""
     if device.type != "cuda":
         return _MOST_PIXELS
+    return min(_MOST_PIXELS, _free_bytes(device) // 2 // _BYTES_OF_PIXEL)
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Return what a GPU has left, with what torch holds and does not use."""
     free, _ = torch.cuda.mem_get_info(device)
-    return int(min(_MOST_PIXELS, free // 2 // _BYTES_OF_PIXEL))
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def sums_on_gpu(shape: tuple[int, int, int, int], device: torch.device) -> Tensor | None:
     """Return room for scores (classes, z, y, x) in the GPU's memory; None where it would take half of it."""
     if device.type != "cuda":
         return None
-    free, _ = torch.cuda.mem_get_info(device)
-    fits = math.prod(shape) < free // 2
+    fits = math.prod(shape) < _free_bytes(device) // 2
     return torch.empty(shape, dtype=torch.uint8, device=device) if fits else None
 
 

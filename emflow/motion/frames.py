@@ -42,7 +42,7 @@ class CleanFrames:
         """
         self._stack, self._gain, self.device = stack, gain, device
         shape = stack[0].shape
-        # A GPU would wait for the host to do what it does to raw frames a hundred times as fast.
+        # Cleaned on the GPU where there is one, which would wait for the host else.
         self._on_gpu = device.type == "cuda"
         if self._on_gpu:
             self._gain_there = None if gain is None else torch.from_numpy(gain.copy()).to(device)
