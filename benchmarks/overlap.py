@@ -137,7 +137,7 @@ def commands(folder: Path, threads: int) -> dict[str, tuple[Callable[[], None], 
         )
 
     of_pick = [
-        (emflow.picking, "pick_micrograph"),
+        (emflow.picking, "pick_working_image"),
         (emflow.picking, "working_image"),
         (emflow.familiarity, "unfamiliar"),
     ]

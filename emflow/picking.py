@@ -204,15 +204,48 @@ def pick_micrograph(
     SettingError
         When the diameter or the card does not fit the image.
     """
+    return pick_working_image(
+        working_image(
+            image,
+            image_pixel_size_angstrom=image_pixel_size_angstrom,
+            diameter_angstrom=diameter_angstrom,
+            card=card,
+        ),
+        image_pixel_size_angstrom=image_pixel_size_angstrom,
+        unbinned_shape=unbinned_shape,
+        diameter_angstrom=diameter_angstrom,
+        network=network,
+        card=card,
+        minimum_distance_diameters=minimum_distance_diameters,
+        floor=floor,
+        device=device,
+    )
+
+
+def pick_working_image(
+    seen: NDArray[np.float32],
+    *,
+    image_pixel_size_angstrom: float,
+    unbinned_shape: tuple[int, int],
+    diameter_angstrom: float,
+    network: UNet,
+    card: ModelCard,
+    minimum_distance_diameters: float = 0.7,
+    floor: float = 0.05,
+    device: str | torch.device = "cpu",
+) -> Picks:
+    """Pick the particles of one micrograph from its `working_image`; all else is `pick_micrograph`'s.
+
+    ``image_pixel_size_angstrom`` is that of the image which the working image was made from.
+
+    Raises
+    ------
+    SettingError
+        When the diameter or the card does not fit the image.
+    """
     if card.calibration is None or card.pixels_per_diameter is None:
         raise SettingError("model card: calibration or pixels_per_diameter is missing")
     pixel_size = working_pixel_size(image_pixel_size_angstrom, diameter_angstrom, card.pixels_per_diameter)
-    seen = working_image(
-        image,
-        image_pixel_size_angstrom=image_pixel_size_angstrom,
-        diameter_angstrom=diameter_angstrom,
-        card=card,
-    )
     shape = seen.shape
     heat, junk = infer(network, seen, device=device)
 

@@ -3,7 +3,8 @@
 The network takes ``in_channels`` neighbouring slices as channels and answers for the middle one. Beyond the
 first and the last slice the volume is mirrored. Slices along z are looked at slab by slab; those along y and
 x, which stand upright, first, one direction after the other, each slice whole: what they say is kept in an
-array on disk, so that memory follows the slab and nothing is looked at twice.
+array on disk, so that memory follows the slab and nothing is looked at twice; or on the GPU, where there is
+one with room for it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,12 +17,16 @@ from numpy.typing import NDArray
 from emflow.inference import infer
 from emflow.networks import UNet
 from emflow.preprocessing import centre_and_spread
+from emflow.segmentation_batches import look_together
 
 CLIP_SIGMAS = 8.0
 # What a class's score, in 255ths of certainty, goes up to.
 SCORE = 255
 # How many upright slices are looked at before what they say is put away.
 UPRIGHT_SLICES = 32
+# And where that goes to a GPU: as many as a chunk of a stored tomogram is wide, so that each is read once or
+# twice.
+_UPRIGHT_SLICES_ON_GPU = 128
 # How a volume (z, y, x) is turned for slices along y and x: z stays upright, as in training.
 _UPRIGHT = {1: (1, 0, 2), 2: (2, 0, 1)}
 # Slices that a tomogram's centre and spread are measured on.
@@ -84,7 +89,7 @@ def look_upright(
     network: UNet,
     read: ReadPart,
     shape: tuple[int, int, int],
-    sums: Sums,
+    sums: Sums | torch.Tensor,
     *,
     centre: float,
     spread: float,
@@ -101,21 +106,31 @@ def look_upright(
     shape
         (z, y, x) of the tomogram.
     sums
-        Array (classes, z, y, x) of uint8 that is filled; parts of `UPRIGHT_SLICES` slices are written.
+        Array (classes, z, y, x) of uint8 that is filled, or a tensor on ``device``; parts of `UPRIGHT_SLICES`
+        slices are written to an array.
     centre, spread
         See `standardisation`.
     """
+    step = _UPRIGHT_SLICES_ON_GPU if isinstance(sums, torch.Tensor) else UPRIGHT_SLICES
     for axis, order in _UPRIGHT.items():
         back = (0, *(1 + np.argsort(order)))
-        for first in range(0, shape[axis], UPRIGHT_SLICES):
-            last = min(first + UPRIGHT_SLICES, shape[axis])
+        for first in range(0, shape[axis], step):
+            last = min(first + step, shape[axis])
             slab = _slab(network, read, shape[axis], axis, first, last).transpose(order)
-            slab = standardise(slab, centre, spread)
-            third = np.empty((network.out_channels, last - first, *slab.shape[1:]), dtype=np.uint8)
-            for number, one in enumerate(_answers(network, slab, device)):
-                third[:, number] = np.rint(SCORE / 3 * one)
             where = (slice(None), *_part(axis, first, last))
-            third = third.transpose(back)
+            third: Any
+            if _on_gpu(device):
+                third, _ = look_together(
+                    network, slab, centre, spread, CLIP_SIGMAS, share=SCORE / 3, known=None, device=device
+                )
+                third = third.permute(back)
+                third = third if isinstance(sums, torch.Tensor) else third.cpu().numpy()
+            else:
+                slab = standardise(slab, centre, spread)
+                third = np.empty((network.out_channels, last - first, *slab.shape[1:]), dtype=np.uint8)
+                for number, one in enumerate(_answers(network, slab, device)):
+                    third[:, number] = np.rint(SCORE / 3 * one)
+                third = third.transpose(back)
             sums[where] = third if axis == 1 else sums[where] + third
 
 
@@ -127,7 +142,7 @@ def segment_slabs(
     *,
     centre: float,
     spread: float,
-    upright: Sums | None = None,
+    upright: Sums | torch.Tensor | None = None,
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[int, Scores, NDArray[np.uint8]]]:
     """Yield first slice, scores (classes, slices, y, x) and labels (slices, y, x), slab by slab.
@@ -149,8 +164,18 @@ def segment_slabs(
     share = SCORE if upright is None else SCORE / 3
     for first in range(0, shape[0], slab_slices):
         last = min(first + slab_slices, shape[0])
-        slab = standardise(_slab(network, read, shape[0], 0, first, last), centre, spread)
-        known = None if upright is None else np.asarray(upright[:, first:last])
+        slab = _slab(network, read, shape[0], 0, first, last)
+        known = None if upright is None else upright[:, first:last]
+        if _on_gpu(device):
+            if known is not None and not isinstance(known, torch.Tensor):
+                known = torch.from_numpy(np.asarray(known)).to(device)
+            answer = look_together(
+                network, slab, centre, spread, CLIP_SIGMAS, share=share, known=known, device=device
+            )
+            yield first, answer[0].cpu().numpy(), answer[1].cpu().numpy()
+            continue
+        slab = standardise(slab, centre, spread)
+        known = None if known is None else np.asarray(known)
         scores = np.empty((network.out_channels, last - first, *shape[1:]), dtype=np.uint8)
         labels = np.empty(scores.shape[1:], dtype=np.uint8)
         for number, one in enumerate(_answers(network, slab, device)):
@@ -166,6 +191,10 @@ def _slab(network: UNet, read: ReadPart, count: int, axis: int, first: int, last
     wanted = mirrored(np.arange(first - radius, last + radius), count)
     low, high = int(wanted.min()), int(wanted.max()) + 1
     return read(_part(axis, low, high)).take(wanted - low, axis=axis)
+
+
+def _on_gpu(device: str | torch.device) -> bool:
+    return torch.device(device).type == "cuda"
 
 
 def _part(axis: int, first: int, last: int) -> Part:

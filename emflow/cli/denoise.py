@@ -72,7 +72,8 @@ def denoise(
 
     # Two shards at a time: one reads or writes while the other computes. Threads that all want all cores are
     # in each other's way, so each shard has half of them, in small batches too: last digits hang on it.
-    at_once = 2
+    # A GPU computes faster than one thread reads, resizes and writes: there each thread has a shard.
+    at_once = 2 if chosen.type == "cpu" else max(2, threads)
     threads_of_shard = workers.threads_of_task(at_once)
 
     def make(row: StoreRow) -> NDArray[np.float32]:

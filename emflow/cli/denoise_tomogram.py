@@ -8,7 +8,7 @@ from typing import Literal
 
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, check_pixel_size, failed_reason, read_volume_row
-from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
+from emflow.cli.volume_stage import Slab, made_ahead, write_failed_volume, write_volume
 from emflow.errors import BadInputError
 from emflow.io.gpus import take_device
 from emflow.io.volumes import SLAB_SLICES
@@ -75,4 +75,11 @@ def denoise_tomogram(
         ):
             yield first, slab[None], None
 
-    write_volume(STAGE, output, replace(row, halves=""), slabs(), channels=["denoised"], stores=stores)
+    write_volume(
+        STAGE,
+        output,
+        replace(row, halves=""),
+        made_ahead(slabs(), chosen),
+        channels=["denoised"],
+        stores=stores,
+    )

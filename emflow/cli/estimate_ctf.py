@@ -98,7 +98,9 @@ def estimate_ctf(
         phase_shift_range_degrees=(0.0, 180.0) if phase_plate else None,
         resolution_range_angstrom=(coarsest_resolution_angstrom, finest_resolution_angstrom),
     )
-    groups = _groups(wanted, 1 if chosen.type == "cpu" else _TOGETHER_ON_GPU)
+    # On a GPU every thread has its part, so that some read and judge while others' spectra are fitted.
+    share = -(-len(wanted) // max(1, threads))
+    groups = _groups(wanted, 1 if chosen.type == "cpu" else max(1, min(_TOGETHER_ON_GPU, share)))
     finished: dict[str, MicrographRow] = {}
     said = 0
     with ThreadPoolExecutor(max(1, threads)) as pool:

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from emflow.cli.progress import say
+from emflow.cli.workers import Workers
 from emflow.io.claims import Claim
 from emflow.io.gpus import take_device
 from emflow.io.index import OK, PickRow, StoreRow, accepted, read_index, write_failures, write_index
@@ -19,6 +21,9 @@ from emflow.io.store import read_in_turn
 from emflow.metadata import Picks
 from emflow.relion import relion_micrograph_name
 from emflow.resources import model_folder
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick(
@@ -57,7 +62,7 @@ def pick(
 
     from emflow.familiarity import unfamiliar
     from emflow.io.model import load_model
-    from emflow.picking import pick_micrograph, working_image
+    from emflow.picking import pick_working_image, working_image
 
     torch.set_num_threads(threads)
     claim = Claim(output)
@@ -69,9 +74,17 @@ def pick(
     say("pick", f"model {model} on {chosen}, diameter {diameter_angstrom:g} A")
     rows: dict[str, PickRow] = {}
     tables: list[pd.DataFrame] = []
-    for row, image in _read_ahead(images.parent, good):
-        picks = pick_micrograph(
+
+    def look(task: tuple[StoreRow, NDArray[np.float32]]) -> tuple[StoreRow, Picks, str]:
+        row, image = task
+        seen = working_image(
             image,
+            image_pixel_size_angstrom=row.pixel_size_angstrom or 0.0,
+            diameter_angstrom=diameter_angstrom,
+            card=card,
+        )
+        picks = pick_working_image(
+            seen,
             image_pixel_size_angstrom=row.pixel_size_angstrom or 0.0,
             unbinned_shape=(row.unbinned_height or 0, row.unbinned_width or 0),
             diameter_angstrom=diameter_angstrom,
@@ -81,13 +94,12 @@ def pick(
             floor=floor,
             device=chosen,
         )
-        seen = working_image(
-            image,
-            image_pixel_size_angstrom=row.pixel_size_angstrom or 0.0,
-            diameter_angstrom=diameter_angstrom,
-            card=card,
-        )
-        unlike = unfamiliar(seen, card.training_ranges or {})
+        return row, picks, unfamiliar(seen, card.training_ranges or {})
+
+    ahead = _read_ahead(images.parent, good)
+    at_once = _at_once(chosen, threads)
+    looked = map(look, ahead) if at_once == 1 else Workers().in_order(look, ahead, at_once=at_once)
+    for row, picks, unlike in looked:
         if unlike:
             say("pick", f"{row.name} is unlike what the model was trained on, check its picks: {unlike}")
         tables.append(_star_rows(row.name, picks))
@@ -111,6 +123,14 @@ def pick(
 
 
 _NO_PICKS = Picks(np.empty(0), np.empty(0), np.empty(0))
+
+
+def _at_once(device: "torch.device", threads: int) -> int:
+    """Return how many micrographs are worked on at one time.
+
+    On a CPU one takes all threads; a GPU would wait most of the time for one thread's work on the host.
+    """
+    return 1 if device.type == "cpu" else threads
 
 
 def _read_ahead(folder: Path, rows: list[StoreRow]) -> Iterator[tuple[StoreRow, NDArray[np.float32]]]:

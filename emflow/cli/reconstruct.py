@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emflow.cli.progress import say
 from emflow.cli.series import geometry_of, read_tilts, reason_of, required, series_name
-from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
+from emflow.cli.volume_stage import Slab, made_ahead, write_failed_volume, write_volume
 from emflow.cli.workers import THREADS, Workers
 from emflow.errors import BadInputError
 from emflow.io.gpus import take_device
@@ -117,7 +117,7 @@ def reconstruct(
             STAGE,
             output,
             row,
-            _copied(work.slabs(shape, slabs_from), array),
+            _copied(made_ahead(work.slabs(shape, slabs_from), chosen), array),
             channels=CHANNELS,
             stores=stores,
         )

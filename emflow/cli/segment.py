@@ -9,7 +9,7 @@ from typing import Literal
 
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, check_pixel_size, failed_reason, read_volume_row
-from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
+from emflow.cli.volume_stage import Slab, made_ahead, write_failed_volume, write_volume
 from emflow.errors import BadInputError
 from emflow.io.gpus import take_device
 from emflow.io.mrc_volumes import mrc_volume
@@ -58,6 +58,7 @@ def segment(
     from emflow.io.model import load_model
     from emflow.model_card import SEGMENT
     from emflow.segmentation import UPRIGHT_SLICES, look_upright, segment_slabs
+    from emflow.segmentation_batches import sums_on_gpu
 
     torch.set_num_threads(threads)
     row = read_volume_row(tomogram)
@@ -84,8 +85,12 @@ def segment(
         mrc_volume(target, stored.shape, row.pixel_size_angstrom or 0.0, "int8") if mrc else nullcontext(None)
     )
     read = partial(stored.read_part, channel)
+    scores_shape = (len(classes), *stored.shape)
+    on_gpu = sums_on_gpu(scores_shape, chosen) if axes == "zyx" else None
     upright = (
-        scratch_array((len(classes), *stored.shape), UPRIGHT_SLICES) if axes == "zyx" else nullcontext(None)
+        scratch_array(scores_shape, UPRIGHT_SLICES)
+        if axes == "zyx" and on_gpu is None
+        else nullcontext(on_gpu)
     )
     with copy as array, upright as sums:
 
@@ -111,7 +116,7 @@ def segment(
             STAGE,
             output,
             replace(row, halves=""),
-            slabs(),
+            made_ahead(slabs(), chosen),
             channels=[each.name for each in classes],
             dtype="uint8",
             labels=classes,

@@ -1,9 +1,11 @@
 """What the stages that make a tomogram share: slabs into a store, then the table that names it."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,25 @@ from emflow.io.locations import find_store, location
 from emflow.io.volumes import VolumeWriter
 from emflow.tomogram_classes import LabelClass
 
+if TYPE_CHECKING:
+    import torch
+
 Slab = tuple[int, NDArray[np.generic], NDArray[np.uint8] | None]
+
+
+def made_ahead(slabs: Iterator[Slab], device: "torch.device") -> Iterator[Slab]:
+    """Yield slabs, on a GPU the next one being made while the caller writes this one.
+
+    On a CPU making and writing would be in each other's way, and two slabs take more memory than one.
+    """
+    if device.type == "cpu":
+        yield from slabs
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, slabs, None)
+        while (slab := waiting.result()) is not None:
+            waiting = pool.submit(next, slabs, None)
+            yield slab
 
 
 def write_volume(

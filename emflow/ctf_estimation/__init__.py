@@ -190,17 +190,21 @@ def fit_power_spectra(
     # Background over all rings, to judge how far out they are fitted.
     weights = ring_weights(log_power, fine, whole, _RING_FLOOR)
     beyond = refine(log_power, weights, fine, microscope, final.parameters, wanted=wanted, iterations=1)
-    residual = (log_power - beyond.baseline[:, 0]) * (weights > 0)
+    residual = ((log_power - beyond.baseline[:, 0]) * (weights > 0)).cpu()
+    # Ring after ring is judged by itself: on a GPU each would wait for the one before.
+    weights, fine = weights.cpu(), fine.cpu()
+    parameters, covariance = final.parameters[:, 0].cpu(), final.covariance[:, 0].cpu()
+    gain, fine_gain = final.gain[:, 0].cpu(), fine_gain[:, 0].cpu()
     return [
         _judged(
             residual[n],
             weights[n],
             fine,
             microscope,
-            final.parameters[n, 0],
-            final.covariance[n, 0],
-            float(final.gain[n, 0]),
-            float(fine_gain[n, 0]),
+            parameters[n],
+            covariance[n],
+            float(gain[n]),
+            float(fine_gain[n]),
             defocus_range_angstrom,
         )
         for n in range(len(spectra))

@@ -175,19 +175,17 @@ def _combine(
     numerator: Tensor, norm: Tensor, shifts: Tensor, prior: Tensor, core: int, margin: int
 ) -> Tensor:
     """Return the chi-square explained, less the prior: (combos, core), the best over envelopes."""
-    sectors = numerator.shape[1]
     result = torch.full((len(shifts), core), -math.inf, device=numerator.device)
     # Windows of the table, one per shift: (envelopes, sectors, 2 margin + 1, core)
     windows = numerator.unfold(2, core, 1)
     lengths = norm.unfold(1, core, 1)
-    sector = torch.arange(sectors, device=numerator.device)
     for first in range(0, len(shifts), 64):
         place = shifts[first : first + 64] + margin
         for env_windows, env_lengths in zip(windows, lengths, strict=True):
             top = torch.zeros((len(place), core), device=numerator.device)
             bottom = torch.zeros_like(top)
-            for one in range(sectors):
-                top += env_windows[sector[one], place[:, one]]
+            for one in range(numerator.shape[1]):
+                top += env_windows[one, place[:, one]]
                 bottom += env_lengths[place[:, one]]
             value = top.clamp(min=0).square() / bottom.clamp(min=1e-12)
             result[first : first + 64] = torch.maximum(result[first : first + 64], value)
@@ -195,7 +193,10 @@ def _combine(
 
 
 def _peaks(score: Tensor, core: Tensor, combos: Tensor, phases: list[float], starts: int) -> Tensor:
-    by_defocus, where = score.flatten(0, 1).max(dim=0)
+    """Return the best separate peaks of a score (phases, combos, core), (starts, 4)."""
+    device = score.device
+    by_defocus, where = (one.cpu() for one in score.flatten(0, 1).max(dim=0))
+    core, combos = core.cpu(), combos.cpu()  # one number after another is looked at: no work for a GPU
     chosen: list[Tensor] = []
     left = by_defocus.clone()
     for _ in range(starts):
@@ -208,4 +209,4 @@ def _peaks(score: Tensor, core: Tensor, combos: Tensor, phases: list[float], sta
         left = torch.where(apart, left, torch.full_like(left, -math.inf))
         if not bool(torch.isfinite(left).any()):
             left = by_defocus.clone()
-    return torch.stack(chosen)
+    return torch.stack(chosen).to(device)

@@ -1,7 +1,7 @@
 """Power spectra of micrographs by tiles, and their bins of radius and angle in which rings are fitted."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft
@@ -18,7 +18,8 @@ _AXIS_PIXELS = 1
 _OUTLIER_SIGMAS = 6.0
 # At the image's border a tile's window falls off over this part of its side.
 _BORDER_PART = 8
-_PIXELS_AT_ONCE = 1 << 22
+# A CPU's cache holds few tiles; a GPU is idle between small pieces of work.
+_PIXELS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 25}
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,13 @@ class TilePower:
         side = self._radius + 1
         self._total = torch.zeros((2 * side - 1, side), dtype=torch.float64, device=device)
         self._weight = torch.zeros((), dtype=torch.float64, device=device)
-        self._count = 0
+        self._count = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, image: Tensor) -> None:
         """Add an image (h, w) float32; ValueError if it has pixels that are not finite."""
         tile, radius = self._tile, self._radius
         clean = _clamped(image.to(self._device))
-        together = max(1, _PIXELS_AT_ONCE // tile**2)
+        together = max(1, _PIXELS_AT_ONCE[self._device.type] // tile**2)
         for first in range(0, len(self._corners), together):
             corners = self._corners[first : first + together]
             chunk = torch.stack([clean[y : y + tile, x : x + tile] for y, x in corners])
@@ -137,13 +138,14 @@ class TilePower:
             power *= (seen / torch.where(scale > 0, scale, 1))[:, None, None]
             self._total += power.sum(dim=0, dtype=torch.float64)
             self._weight += seen.sum()
-            self._count += int((scale > 0).sum())
+            self._count += (scale > 0).sum()
 
     def result(self) -> PowerSpectrum:
         """Return the mean; ValueError if all images were constant."""
-        if self._count == 0:
+        count = int(self._count)
+        if count == 0:
             raise ValueError("image is constant")
-        return PowerSpectrum((self._total / self._weight).float().cpu().numpy(), self._step, self._count)
+        return PowerSpectrum((self._total / self._weight).float().cpu().numpy(), self._step, count)
 
 
 def _window(tile: int, at_start: bool, at_end: bool) -> Tensor:
@@ -219,6 +221,12 @@ class PolarGrid:
     def frequency(self) -> Tensor:
         """The rings' frequencies in 1/angstrom, float32 (rings,)."""
         return torch.arange(self.count.shape[1], device=self.count.device) * self.frequency_step
+
+    def cpu(self) -> "PolarGrid":
+        """Return the same on the CPU."""
+        tensors = (self.count, self.square, self.cosine, self.sine, self.index)
+        count, square, cosine, sine, index = (one.cpu() for one in tensors)
+        return replace(self, count=count, square=square, cosine=cosine, sine=sine, index=index)
 
     def mean(self, power: Tensor) -> Tensor:
         """Return the mean of half-planes (b, 2 r + 1, r + 1) in each bin, (b, sectors, rings); 0 if empty."""

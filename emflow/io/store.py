@@ -5,8 +5,8 @@ The images of a tilt series make one as well, with axes (tilt, y, x). Whole shar
 """
 
 import hashlib
+import threading
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,18 +119,30 @@ def read_image(store: Location, position: int, level: int = 0) -> NDArray[np.flo
 
 
 def read_in_turn(store: Location, position: int) -> NDArray[np.float32]:
-    """Read one image, shape (height, width), of many that are asked for in turn, by at most two threads.
+    """Read one image, shape (height, width), of many that a thread asks for in turn.
 
     Its whole shard is read, which takes half the time an image, and kept for those that come next.
     """
     return np.asarray(_shard(store, position // SHARD_MICROGRAPHS)[position % SHARD_MICROGRAPHS], np.float32)
 
 
-@lru_cache(maxsize=2)
+class _Kept(threading.local):
+    """The shard that a thread read last: a thread has its own, as several read one store in parts."""
+
+    of: tuple[Location, int] | None = None
+    images: NDArray[np.float16] = np.empty(0, dtype=np.float16)
+
+
+_kept = _Kept()
+
+
 def _shard(store: Location, number: int) -> NDArray[np.float16]:
-    array = zarr.open_array(store, path="0", mode="r")
-    first = number * SHARD_MICROGRAPHS
-    return np.asarray(array[first : first + SHARD_MICROGRAPHS])
+    if _kept.of != (store, number):
+        array = zarr.open_array(store, path="0", mode="r")
+        first = number * SHARD_MICROGRAPHS
+        _kept.images = np.asarray(array[first : first + SHARD_MICROGRAPHS])
+        _kept.of = (store, number)
+    return _kept.images
 
 
 def _multiscales(levels: int, pixel_size_angstrom: tuple[float, float], axis: str) -> dict[str, Any]:

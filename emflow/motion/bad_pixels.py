@@ -28,17 +28,39 @@ def find_bad_pixels(total: NDArray[np.float32], known_bad: NDArray[np.bool_]) ->
     unit = max(((high - low) / 2) ** 2 / max(mean, 1e-12), 1e-12)
     filled = np.where(known_bad, np.float32(middle), total) / np.float32(unit)
     image = torch.from_numpy(2 * np.sqrt(np.maximum(filled, 0) + np.float32(0.375)))
+    difference = _off_neighbours(image).numpy()
+    spread = 1.4826 * float(np.median(np.abs(difference[~known_bad])))
+    found: NDArray[np.bool_] = np.abs(difference) > _THRESHOLD * max(spread, 1.0)
+    return found & ~known_bad
+
+
+def find_bad_pixels_on_device(total: Tensor, known_bad: Tensor) -> Tensor:
+    """Find what `find_bad_pixels` does, on the device of the sum and the mask (h, w).
+
+    Percentiles are not interpolated.
+    """
+    good = total[~known_bad]
+    if len(good) < 100:
+        return torch.zeros_like(known_bad)
+    mean = float(good.mean())
+    ordered = good.sort().values
+    low, middle, high = (float(ordered[round(part * (len(good) - 1))]) for part in (0.16, 0.5, 0.84))
+    unit = max(((high - low) / 2) ** 2 / max(mean, 1e-12), 1e-12)
+    filled = total.masked_fill(known_bad, middle) / unit
+    difference = _off_neighbours(2 * torch.sqrt(filled.clamp(min=0) + 0.375)).abs()
+    spread = 1.4826 * float(difference[~known_bad].median())
+    return (difference > _THRESHOLD * max(spread, 1.0)) & ~known_bad
+
+
+def _off_neighbours(image: Tensor) -> Tensor:
+    """Return by how much each pixel is above the median of its neighbours."""
     padded = torch.nn.functional.pad(image[None, None], (1, 1, 1, 1), mode="reflect")[0, 0]
     height, width = image.shape
     around = torch.stack(
         [padded[y : y + height, x : x + width] for y in range(3) for x in range(3) if (y, x) != (1, 1)]
     )
     # The mean of the middle ones of eight: a median that does not mind a bad neighbour or two.
-    centre = _middle(around)
-    difference = (image - centre).numpy()
-    spread = 1.4826 * float(np.median(np.abs(difference[~known_bad])))
-    found: NDArray[np.bool_] = np.abs(difference) > _THRESHOLD * max(spread, 1.0)
-    return found & ~known_bad
+    return image - _middle(around)
 
 
 def _middle(values: Tensor) -> Tensor:
@@ -98,9 +120,18 @@ class BadPixelFiller:
 
     def fill(self, frame: NDArray[np.float32], number: int) -> None:
         """Fill a frame (h, w) in place; its number in the movie seeds the choice of neighbours."""
-        if not len(self._index):
-            return
-        choice = np.random.default_rng(number).random(len(self._index)) * self._counts
-        source = self._candidates[np.arange(len(self._index)), choice.astype(np.int64)]
         flat = frame.reshape(-1)
-        flat[self._index] = flat[source]
+        flat[self._index] = flat[self._sources(number)]
+
+    def fill_on_device(self, frame: Tensor, number: int) -> None:
+        """Fill a frame as `fill` does, where it is."""
+        index, source = (
+            torch.from_numpy(one).to(frame.device) for one in (self._index, self._sources(number))
+        )
+        flat = frame.view(-1)
+        flat[index] = flat[source]
+
+    def _sources(self, number: int) -> NDArray[np.int64]:
+        """Return which pixel each bad one takes its value from."""
+        choice = np.random.default_rng(number).random(len(self._index)) * self._counts
+        return np.asarray(self._candidates[np.arange(len(self._index)), choice.astype(np.int64)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ def correct_frames(
     unweighted: Tensor | None = None
     power: GroupedSpectrum | None = None
     squares: Tensor | None = None
-    frequency: NDArray[np.float64] | None = None
+    table: NDArray[np.float64] | None = None
     height, width = field.shape
     count = 0
     for number, frame in enumerate(frames):
@@ -90,13 +91,10 @@ def correct_frames(
         if plain:
             unweighted = spectrum.clone() if unweighted is None else unweighted.add_(spectrum)
         if exposure_electrons_per_square_angstrom is not None:
-            if frequency is None:
-                k_y, k_x = np.fft.fftfreq(height), np.fft.rfftfreq(width)
-                frequency = np.hypot(k_y[:, None], k_x[None, :]) / pixel_size_angstrom
-                # The weight is a smooth function of frequency: looked up, not computed for every pixel.
-                index = torch.from_numpy(np.rint(frequency / frequency.max() * 4095).astype(np.int64))
-                index = index.to(frame.device)
-                table = np.arange(4096) / 4095 * frequency.max()
+            if table is None:
+                # Kept for the next movie where that takes none of the host's memory.
+                find = _frequencies if frame.device.type == "cpu" else _kept_frequencies
+                index, table = find((height, width), pixel_size_angstrom, frame.device)
             exposure = first_exposure_electrons_per_square_angstrom
             exposure += (number + 0.5) * exposure_electrons_per_square_angstrom
             weights = torch.from_numpy(damage_amplitude(table, exposure, voltage_kilovolt)).to(frame.device)
@@ -126,6 +124,22 @@ def correct_frames(
         odd,
         None if power is None else power.result(),
     )
+
+
+def _frequencies(
+    shape: tuple[int, int], pixel_size_angstrom: float, device: torch.device
+) -> tuple[Tensor, NDArray[np.float64]]:
+    """Return each coefficient's place in a table of frequencies (1/angstrom), and the table.
+
+    Weights are a smooth function of frequency: looked up, not computed for every pixel.
+    """
+    k_y, k_x = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+    frequency = np.hypot(k_y[:, None], k_x[None, :]) / pixel_size_angstrom
+    index = torch.from_numpy(np.rint(frequency / frequency.max() * 4095).astype(np.int64))
+    return index.to(device), np.arange(4096) / 4095 * frequency.max()
+
+
+_kept_frequencies = lru_cache(maxsize=1)(_frequencies)
 
 
 def _image(spectrum: Tensor, shape: tuple[int, int], grid: SumGrid | None) -> NDArray[np.float32]:

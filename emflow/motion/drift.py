@@ -53,8 +53,9 @@ def find_drift(frames: Tensor, *, reach_pixels: float, creep_pixels: float, iter
     power = by_ring(torch.view_as_real(spectra).square().sum(-1).mean(0))
     radius = math.ceil(reach_pixels)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=device)
-    probe_y = torch.polar(torch.ones(()), 2 * math.pi * offsets[:, None] * k_y)
-    probe_x = torch.polar(torch.ones(()), 2 * math.pi * k_x[:, None] * offsets)
+    one, zero = torch.ones((), device=device), torch.zeros((), device=device)
+    probe_y = torch.polar(one, 2 * math.pi * offsets[:, None] * k_y)
+    probe_x = torch.polar(one, 2 * math.pi * k_x[:, None] * offsets)
     # What neighbours have in common, before anything is aligned
     near = (torch.view_as_real(spectra[1:] * spectra[:-1].conj())[..., 0]).mean(0)
     signal = by_ring(near)
@@ -64,26 +65,24 @@ def find_drift(frames: Tensor, *, reach_pixels: float, creep_pixels: float, iter
     steps = _step_sizes(count, creep_pixels)
     grid = offsets.double().cpu().numpy()
     for iteration in range(iterations):
-        signal = torch.where(
-            signal > 0, signal.clamp(min=0) ** 2 / (signal.clamp(min=0) + deviation), torch.zeros(())
-        )
+        signal = torch.where(signal > 0, signal.clamp(min=0) ** 2 / (signal.clamp(min=0) + deviation), zero)
         noise = (power - signal).clamp(min=1e-3 * float(power.max()))
         damp = torch.exp(-4 * math.pi**2 * k**2 * min(variance, 9.0))
         filtered = 2 * independent * damp * weight * (signal / (noise * (noise + count * signal)))[ring]
         turned = torch.from_numpy(shifts).float().to(device)
-        turn_y = torch.polar(torch.ones(()), 2 * math.pi * turned[:, :1] * k_y)
-        turn_x = torch.polar(torch.ones(()), 2 * math.pi * turned[:, 1:] * k_x)
+        turn_y = torch.polar(one, 2 * math.pi * turned[:, :1] * k_y)
+        turn_x = torch.polar(one, 2 * math.pi * turned[:, 1:] * k_x)
         total = torch.zeros_like(spectra[0])
         own = torch.zeros_like(k)
         for frame in range(count):
             aligned = spectra[frame] * turn_y[frame][:, None] * turn_x[frame]
             total += aligned
-        surfaces = np.empty((count, len(grid), len(grid)))
+        found_surfaces = []
         for frame in range(count):
             others = total - spectra[frame] * turn_y[frame][:, None] * turn_x[frame]
             product = others.conj() * spectra[frame] * filtered
-            surface = torch.view_as_real(probe_y @ product @ probe_x)[..., 0]
-            surfaces[frame] = surface.double().cpu().numpy()
+            found_surfaces.append(torch.view_as_real(probe_y @ product @ probe_x)[..., 0])
+        surfaces = torch.stack(found_surfaces).double().cpu().numpy()
         own = torch.view_as_real(spectra).square().sum(-1).sum(0)
         common = torch.view_as_real(total).square().sum(-1) - own
         signal = by_ring(common) / (count * (count - 1))

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from emflow.errors import BadInputError
-from emflow.motion.bad_pixels import BadPixelFiller, find_bad_pixels
+from emflow.motion.bad_pixels import BadPixelFiller, find_bad_pixels, find_bad_pixels_on_device
 from emflow.motion.estimate import (
     MotionEstimate,
     MotionSettings,
@@ -42,9 +42,18 @@ class CleanFrames:
         """
         self._stack, self._gain, self.device = stack, gain, device
         shape = stack[0].shape
-        total = np.zeros(shape, dtype=np.float32)
-        for frame in stack:
-            total += np.asarray(frame, dtype=np.float32)
+        # Cleaned on the GPU where there is one, which would wait for the host else.
+        self._on_gpu = device.type == "cuda"
+        if self._on_gpu:
+            self._gain_there = None if gain is None else torch.from_numpy(gain.copy()).to(device)
+            summed = torch.zeros(shape, device=device)
+            for frame in stack:
+                summed += self._brought(frame)
+            total = summed.cpu().numpy()
+        else:
+            total = np.zeros(shape, dtype=np.float32)
+            for frame in stack:
+                total += np.asarray(frame, dtype=np.float32)
         if not np.isfinite(total).all():
             raise BadInputError("has pixels that are NaN or infinite")
         if total.min() == total.max():
@@ -56,7 +65,11 @@ class CleanFrames:
                 raise BadInputError(f"and its gain disagree: {complaint}")
             total *= gain
             bad |= gain == 0
-        self.found = find_bad_pixels(total, bad)
+        if self._on_gpu:
+            there = (torch.from_numpy(one).to(device) for one in (total, bad))
+            self.found = find_bad_pixels_on_device(*there).cpu().numpy()
+        else:
+            self.found = find_bad_pixels(total, bad)
         bad |= self.found
         fraction = float(bad.mean())
         if fraction > _MAXIMUM_BAD_FRACTION:
@@ -77,11 +90,23 @@ class CleanFrames:
     def __iter__(self) -> Iterator[torch.Tensor]:
         """Yield each frame (h, w) as float32 on the device."""
         for number, raw in enumerate(self._stack):
+            if self._on_gpu:
+                brought = self._brought(raw)
+                if self._gain_there is not None:
+                    brought *= self._gain_there
+                self._filler.fill_on_device(brought, number)
+                yield brought
+                continue
             frame = np.array(raw, dtype=np.float32)
             if self._gain is not None:
                 frame *= self._gain
             self._filler.fill(frame, number)
             yield torch.from_numpy(frame).to(self.device)
+
+    def _brought(self, raw: NDArray[np.generic]) -> torch.Tensor:
+        """Return a raw frame on the GPU as float32; bytes travel as bytes."""
+        kind = np.uint8 if raw.dtype == np.uint8 else np.float32
+        return torch.from_numpy(np.array(raw, dtype=kind)).to(self.device).float()
 
 
 def motion_of(

@@ -64,8 +64,9 @@ class FrameResampler:
             spectrum: Tensor = torch.fft.rfft2(frame)
             y, x = (float(value) for value in self._mean[number])
             if y or x:
-                spectrum = spectrum * torch.polar(torch.ones(()), 2 * math.pi * y * self._k_y)[:, None]
-                spectrum *= torch.polar(torch.ones(()), 2 * math.pi * x * self._k_x)
+                one = torch.ones((), device=self._device)
+                spectrum = spectrum * torch.polar(one, 2 * math.pi * y * self._k_y)[:, None]
+                spectrum *= torch.polar(one, 2 * math.pi * x * self._k_x)
             return spectrum
         height, width = self._field.shape
         # grid_sample: x first, in units of half the image, -1 and 1 at the outermost pixels' centres

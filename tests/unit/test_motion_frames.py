@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from emflow.errors import BadInputError
-from emflow.motion.bad_pixels import BadPixelFiller, find_bad_pixels
+from emflow.motion.bad_pixels import BadPixelFiller, find_bad_pixels, find_bad_pixels_on_device
 from emflow.motion.dose import critical_exposure, damage_amplitude
 from emflow.motion.frames import CleanFrames
 from emflow.simulation.movies import simulate_movie
@@ -54,6 +54,20 @@ def test_bad_pixels_are_filled_from_good_neighbours_anew_in_each_frame():
     assert (np.abs(x - 20) <= 2).all()
     with pytest.raises(ValueError, match="no pixel is good"):
         BadPixelFiller(np.ones((4, 4), bool))
+
+
+def test_bad_pixels_are_found_and_filled_on_a_device_as_on_the_host():
+    movie = simulate_movie(3, shape=(256, 256), frames=8, electrons_per_pixel=4.0, unlisted_bad_pixels=40)
+    total = movie.frames.sum(0, dtype=np.float32) * movie.gain
+    found = find_bad_pixels_on_device(torch.from_numpy(total), torch.from_numpy(movie.listed_bad)).numpy()
+    assert found.sum() > 30
+    assert (found != find_bad_pixels(total, movie.listed_bad)).sum() <= 1
+    filler = BadPixelFiller(found | movie.listed_bad)
+    on_host, there = total.copy(), torch.from_numpy(total.copy())
+    filler.fill(on_host, 3)
+    filler.fill_on_device(there, 3)
+    np.testing.assert_array_equal(on_host, there.numpy())
+    assert (on_host != total).sum() > 30
 
 
 def test_damage_is_that_of_grant_and_grigorieff():

@@ -6,7 +6,8 @@ import torch
 
 from emflow.networks import UNet
 from emflow.scoring_volumes import dice, surface_dice
-from emflow.segmentation import SCORE, look_upright, mirrored, segment_slabs, standardise
+from emflow.segmentation import CLIP_SIGMAS, SCORE, look_upright, mirrored, segment_slabs, standardise
+from emflow.segmentation_batches import look_together
 from emflow.tomogram_classes import CLASSES, NOT_LABELLED, Label
 from emflow.training.segmenter import SegmenterSamples, segmenter_batch, segmenter_loss
 from emflow.training.tomograms import TrainingTomogram
@@ -23,10 +24,11 @@ def _network(slices: int = 3, classes: int = 3) -> UNet:
 VOLUME = np.random.default_rng(0).normal(size=(40, 36, 76)).astype(np.float32)
 
 
-def _in_slabs(slab_slices: int, *, upright: bool) -> tuple[np.ndarray, np.ndarray]:
+def _in_slabs(slab_slices: int, *, upright: bool, as_tensor: bool = False) -> tuple[np.ndarray, np.ndarray]:
     network, shape = _network(), (40, 36, 76)
     sums = np.zeros((3, *shape), dtype=np.uint8) if upright else None
     if sums is not None:
+        sums = torch.from_numpy(sums) if as_tensor else sums
         look_upright(network, VOLUME.__getitem__, shape, sums, centre=0.1, spread=1.2)
     slabs = segment_slabs(
         network, VOLUME.__getitem__, shape, slab_slices, centre=0.1, spread=1.2, upright=sums
@@ -72,6 +74,33 @@ def test_each_direction_counts_a_third_and_depth_stays_upright(monkeypatch: pyte
     assert (scores[1] == 170).all()
     assert (scores[2] == 85).all()
     assert (labels == 1).all()
+
+
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_slices_together_say_what_they_say_alone(
+    upright: bool, as_tensor: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a GPU, taken on the CPU: scores may be rounded the other way, with a label beside them."""
+    scores, labels = _in_slabs(8, upright=upright)
+    monkeypatch.setattr("emflow.segmentation._on_gpu", lambda _device: True)
+    together = _in_slabs(8, upright=upright, as_tensor=as_tensor)
+    assert np.abs(together[0].astype(int) - scores).max() <= 1
+    ranked = np.sort(scores.astype(int), axis=0)
+    clear = ranked[-1] > ranked[-2] + 2
+    assert clear.mean() > 0.5
+    np.testing.assert_array_equal(together[1][clear], labels[clear])
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_how_many_slices_are_looked_at_together_changes_nothing(slices: int) -> None:
+    options = {"share": SCORE, "known": None, "device": "cpu"}
+    slab = VOLUME[:9, :30, :29]  # no whole strides
+    all_at_once = look_together(_network(), slab, 0.1, 1.2, CLIP_SIGMAS, **options)
+    few = look_together(_network(), slab, 0.1, 1.2, CLIP_SIGMAS, pixels=slices * 30 * 29, **options)
+    assert all_at_once[0].shape == (3, 7, 30, 29)
+    assert (all_at_once[0].int() - few[0].int()).abs().max() <= 1
+    assert (all_at_once[1] == few[1]).float().mean() > 0.999
 
 
 def test_slices_beyond_the_ends_are_mirrored() -> None:

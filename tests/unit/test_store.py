@@ -1,5 +1,8 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+import zarr
 
 from emflow.io.attempts import is_complete
 from emflow.io.store import (
@@ -29,6 +32,32 @@ def test_images_come_back_as_float16(tmp_path):
         back = read_image(writer.path, position)
         np.testing.assert_array_equal(back, image.astype(np.float16))
         assert checksum(back) == checksum(image)
+
+
+def test_threads_that_read_one_store_read_each_shard_once(tmp_path, monkeypatch):
+    count = 4 * SHARD_MICROGRAPHS
+    images = np.random.default_rng(0).normal(size=(count, 40, 60)).astype(np.float32)
+    writer = make(tmp_path, count=count)
+    for first in range(0, count, SHARD_MICROGRAPHS):
+        writer.write(first, images[first : first + SHARD_MICROGRAPHS])
+    writer.finish()
+    opened = []
+    open_array = zarr.open_array
+
+    def counted(*arguments, **options):
+        opened.append(arguments)
+        return open_array(*arguments, **options)
+
+    monkeypatch.setattr("emflow.io.store.zarr.open_array", counted)
+
+    def read(shard):
+        first = SHARD_MICROGRAPHS * shard
+        return [read_in_turn(writer.path, first + number) for number in range(SHARD_MICROGRAPHS)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = np.concatenate(list(pool.map(read, range(4))))
+    assert len(opened) == 4
+    np.testing.assert_array_equal(found, images.astype(np.float16))
 
 
 def test_images_read_in_turn_are_those_read_alone(tmp_path):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
+from emflow.cli.volume_stage import Slab, made_ahead, write_failed_volume, write_volume
 from emflow.io.index import FAILED, OK, VolumeRow, read_index
 from emflow.io.locations import find_store
 from emflow.io.volumes import open_volume
@@ -43,6 +44,26 @@ def test_a_failed_attempt_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         write_volume("reconstruct", tmp_path / "tomogram.tsv", ROW, broken(), channels=["full"])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_slabs_made_ahead_are_the_same_and_so_is_what_goes_wrong(device: str) -> None:
+    begun = []
+
+    def slabs() -> Iterator[Slab]:
+        for number, slab in enumerate([*_slabs(), *_slabs()]):
+            begun.append(number)
+            yield slab
+        raise OSError("out of memory")
+
+    made = made_ahead(slabs(), torch.device(device))
+    for number, (first, slab, labels) in zip(range(4), made, strict=False):
+        assert (first, slab.shape, labels) == (32 * (number % 2), (1, 8 if number % 2 else 32, 6, 8), None)
+        assert len(begun) <= number + (1 if device == "cpu" else 2)
+    with pytest.raises(OSError, match="out of memory"):
+        next(made)
+    # Nothing of the GPU is touched: what the name decides is the order.
+    assert [first for first, *_ in made_ahead(_slabs(), torch.device(device))] == [0, 32]
 
 
 def test_an_older_attempt_gives_way(tmp_path: Path) -> None:
