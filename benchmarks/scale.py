@@ -17,7 +17,8 @@ from pathlib import Path
 
 from emflow.cli.init import SNAKEFILE
 from emflow.config import Session
-from emflow.io.inputs import INPUTS, scan
+from emflow.io.inputs import INPUTS
+from emflow.io.scan import scan
 from emflow.io.settings import config_text, write_sessions
 
 BATCH = 200

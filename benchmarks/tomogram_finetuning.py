@@ -18,9 +18,9 @@ import numpy as np
 import tifffile
 import torch
 
-from emflow.cli.learning import Learning
 from emflow.cli.train_segmenter import train_segmenter
 from emflow.cli.train_session_denoiser import train_session_denoiser
+from emflow.cli.training_options import Learning, TomogramSimulation, TrainingRun
 from emflow.cli.volume_stage import write_volume
 from emflow.evaluation.segmentation import class_scores
 from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
@@ -125,16 +125,17 @@ def main() -> None:
         started = time.process_time()
         models[f"replay {replay:g}"] = given.output / f"segmenter_{replay:g}"
         train_segmenter(
-            output=models[f"replay {replay:g}"],
-            init_from=shipped_model("segmenter"),
+            run=TrainingRun(
+                output=models[f"replay {replay:g}"],
+                threads=given.threads,
+                init_from=shipped_model("segmenter"),
+            ),
             steps=300,
             learning=Learning(batch=8, learning_rate=5e-4),
             tomogram=[tables[0]],
             labels=[given.output / "labels.tif"],
             replay=replay,
-            keep=given.keep,
-            workers=0,
-            threads=given.threads,
+            simulation=TomogramSimulation(keep=given.keep, workers=0),
         )
         print(f"segmenter, replay {replay:g}: {time.process_time() - started:.0f} CPU-seconds")
     for name, folder in models.items():

@@ -18,7 +18,7 @@ from emflow.cli.series import (
 )
 from emflow.io.gpus import take_device
 from emflow.io.locations import find_store
-from emflow.io.store import read_image
+from emflow.io.store import read_in_turn
 
 STAGE = "align_tilts"
 
@@ -66,7 +66,7 @@ def align_tilts(
         write_tilts(output, table, {})
         return
     images = np.stack(
-        [read_image(find_store(tilts.parent, row.store), int(required(row, "position"))) for row in rows]
+        [read_in_turn(find_store(tilts.parent, row.store), int(required(row, "position"))) for row in rows]
     )
     found = align(
         torch.from_numpy(images).to(take_device(device)),

@@ -18,8 +18,9 @@ from emflow.cli.simulate_movies import MOTION_SUFFIX, simulate_movies
 from emflow.config import Session
 from emflow.errors import SettingError
 from emflow.io.files import replacing
-from emflow.io.inputs import INPUTS, scan
+from emflow.io.inputs import INPUTS
 from emflow.io.motion import MOTION, read_motion
+from emflow.io.scan import scan
 from emflow.io.settings import CONFIG, SESSIONS, read_config, read_sessions, write_sessions
 from emflow.io.star import read_star
 from emflow.resources import pipeline_root

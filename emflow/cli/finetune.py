@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emflow.cli.training_options import ParentModel, Seed, Steps
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,13 +22,13 @@ def finetune(
     *,
     output: Path,
     session: str | None = None,
-    model: str = "picker",
+    model: ParentModel = "picker",
     complete: bool = False,
     expected_particles: float | None = None,
     diameter_angstrom: float | None = None,
-    steps: int = 300,
+    steps: Steps = 300,
     encoder_rate: float = 1.0,
-    seed: int = 17,
+    seed: Seed = 17,
     threads: int = 2,
     device: str = "auto",
 ) -> None:
@@ -45,8 +47,6 @@ def finetune(
         Model folder to write, with metrics.json.
     session
         Which of the folder's sessions; not needed when it has one.
-    model
-        Shipped model's name, or the path of a model folder, to start from.
     complete
         All particles of these micrographs are picked. Without it they are taken for some of them.
     expected_particles
@@ -54,12 +54,8 @@ def finetune(
         the model finds.
     diameter_angstrom
         Of the particle; the session's when not given.
-    steps
-        Steps of the optimiser.
     encoder_rate
         Share of the learning rate for the network's encoder; 0 keeps it as it came.
-    seed
-        Of everything random.
     threads
         CPU threads.
     device

@@ -4,10 +4,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from emflow.cli.input_batch import read_planned
 from emflow.cli.progress import say
-from emflow.errors import BadInputError, SettingError
+from emflow.errors import BadInputError
 from emflow.io.index import FAILED, OK, TiltRow, write_failures, write_index
-from emflow.io.inputs import InputRow, as_row, batch_digest, latest_row, read_inputs
+from emflow.io.inputs import InputRow, as_row
 from emflow.io.tilt_series import Exposure, TiltSeries, read_tilt_series
 from emflow.io.tilt_series.images import files_of
 from emflow.io.tilt_series.listing import Unit, look, unit_name
@@ -60,12 +61,7 @@ def import_tilt_series(
     exposure_electrons_per_square_angstrom
         Of one tilt, in place of what an mdoc says.
     """
-    rows = read_inputs(inputs)
-    row = latest_row(rows, session, tilt_series)
-    if row is None or batch_digest([row]) != digest:
-        raise SettingError(
-            f"{inputs}: {session} {tilt_series} is not what this job was planned for; run again"
-        )
+    row = read_planned(inputs, session, tilt_series, digest)
     path = Path(row.path)
     try:
         listed = _listed(star, tilt_series)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emflow.cli.import_tilt_series import check_unchanged_unit
+from emflow.cli.input_batch import read_planned
 from emflow.cli.progress import say
 from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
-from emflow.errors import BadInputError, SettingError
+from emflow.errors import BadInputError
 from emflow.io.index import OK, VolumeRow, write_failures
-from emflow.io.inputs import batch_digest, latest_row, read_inputs
 from emflow.io.tilt_series.listing import Unit, tomogram_unit
 from emflow.io.tomograms import Tomogram, open_tomogram
 from emflow.io.volumes import SLAB_SLICES
@@ -61,11 +61,7 @@ def import_tomogram(
     stores
         Folder or URL (s3://...) below which the store lies, instead of beside its index.
     """
-    row = latest_row(read_inputs(inputs), session, tilt_series)
-    if row is None or batch_digest([row]) != digest:
-        raise SettingError(
-            f"{inputs}: {session} {tilt_series} is not what this job was planned for; run again"
-        )
+    row = read_planned(inputs, session, tilt_series, digest)
     path = Path(row.path)
     unit = tomogram_unit(path, tilt_series, even_tomograms, odd_tomograms)
     try:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from emflow.cli.import_tilt_series import describe
+from emflow.cli.init_micrographs import FLAGS, quotes_hint
 from emflow.cli.progress import say
 from emflow.config import Session
 from emflow.errors import BadInputError, SettingError
@@ -12,12 +13,6 @@ from emflow.io.tomograms import read_tomogram_header
 
 # How many series are looked at to fill in what was not given.
 _LOOKED_AT = 3
-
-_FLAGS = {
-    "pixel_size_angstrom": "--pixel-size",
-    "voltage_kilovolt": "--voltage",
-    "spherical_aberration_millimetre": "--cs",
-}
 
 
 def from_tilt_series(row: dict[str, object], given: dict[str, float | None]) -> dict[str, object]:
@@ -39,11 +34,12 @@ def from_tilt_series(row: dict[str, object], given: dict[str, float | None]) -> 
         "voltage_kilovolt": series.voltage_kilovolt,
         "spherical_aberration_millimetre": series.spherical_aberration_millimetre,
     }
-    for key, flag in _FLAGS.items():
+    for key, (flag, unit) in FLAGS.items():
         values[key] = given[key] if given[key] is not None else said[key]
         if values[key] is None:
             raise SettingError(
-                f"{flag}: not given, and {units[0].path} and what lies beside it do not say it"
+                f"{flag}: not given, and {units[0].path} and what lies beside it do not say it; "
+                f"give it in {unit}"
             )
         if given[key] is None:
             say("init", f"{flag} {values[key]:g}, from {units[0].path}")
@@ -99,8 +95,7 @@ def _named(row: dict[str, object]) -> dict[str, object]:
 def _units(session: Session, flag: str) -> list[Unit]:
     units = list_units(session)
     if not units:
-        hint = "; is the pattern in quotes?" if "*" in session.pattern else ""
-        raise SettingError(f"{flag} {session.pattern}: no file matches{hint}")
+        raise SettingError(f"{flag} {session.pattern}: no file matches{quotes_hint(session.pattern)}")
     return units
 
 

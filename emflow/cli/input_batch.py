@@ -1,4 +1,4 @@
-"""What import_micrographs and correct_motion share: a batch's rows, quarantine, and the table at the end."""
+"""What the stages that read inputs share: the rows they were planned for, quarantine, a batch's table."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,14 @@ from emflow.cli.progress import say
 from emflow.errors import BadInputError, SettingError
 from emflow.io.claims import Claim
 from emflow.io.index import FAILED, SUPERSEDED, MicrographRow, write_failures, write_index
-from emflow.io.inputs import InputRow, batch_digest, check_unchanged, read_inputs, superseded_names
+from emflow.io.inputs import (
+    InputRow,
+    batch_digest,
+    check_unchanged,
+    latest_row,
+    read_inputs,
+    superseded_names,
+)
 
 # Calibrations differ from headers by a few percent; another magnification by far more.
 _PIXEL_SIZE_TOLERANCE = 0.05
@@ -33,8 +40,7 @@ class InputBatch:
         """
         rows = read_inputs(inputs)
         ours = [row for row in rows if row.session == session and row.batch == batch]
-        if batch_digest(ours) != digest:
-            raise SettingError(f"{inputs}: {session} {batch} is not what this job was planned for; run again")
+        _check_planned(ours, digest, f"{inputs}: {session} {batch}")
         return InputBatch(stage, ours, frozenset(superseded_names(rows, session, batch)))
 
     def each(self, use: Callable[[InputRow], MicrographRow]) -> list[MicrographRow]:
@@ -54,6 +60,25 @@ class InputBatch:
                 return MicrographRow(row.name, SUPERSEDED, "a newer version stands in a later batch")
             say(self.stage, f"left out {row.path}: {error}")
             return MicrographRow(row.name, FAILED, f"{row.path} {error}")
+
+
+def read_planned(inputs: Path, session: str, tilt_series: str, digest: str) -> InputRow:
+    """Read the row of inputs.tsv of a tilt series or tomogram, which is in no batch.
+
+    Raises
+    ------
+    SettingError
+        If it is not what ``digest`` says, that is not what the job was planned for.
+    """
+    row = latest_row(read_inputs(inputs), session, tilt_series)
+    ours = [] if row is None else [row]
+    _check_planned(ours, digest, f"{inputs}: {session} {tilt_series}")
+    return ours[0]
+
+
+def _check_planned(rows: Sequence[InputRow], digest: str, named: str) -> None:
+    if not rows or batch_digest(rows) != digest:
+        raise SettingError(f"{named} is not what this job was planned for; run again")
 
 
 def write_table(claim: Claim, output: Path, table: Sequence[MicrographRow]) -> None:

@@ -17,9 +17,10 @@ from filelock import FileLock, Timeout
 from emflow.cli.progress import say
 from emflow.cli.scan import report
 from emflow.errors import SettingError
-from emflow.io.inputs import FileKey, InputRow, pending, read_inputs, scan
+from emflow.io.inputs import InputRow, read_inputs
 from emflow.io.master import living_master
 from emflow.io.plan import RESULTS
+from emflow.io.scan import FileKey, pending, scan
 from emflow.io.settings import read_config, read_sessions
 from emflow.live import ReadyFiles
 

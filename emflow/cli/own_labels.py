@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, check_pixel_size, failed_reason, read_volume_row
 from emflow.cli.training import Material, starting_model, train, write_metrics
+from emflow.cli.training_options import TrainingRun
 from emflow.errors import BadInputError, SettingError
 from emflow.io.files import sha256
 from emflow.io.index import OK, VolumeRow
@@ -180,11 +181,7 @@ def train_on_labels(
     card: ModelCard,
     config: TrainingConfig,
     *,
-    output: Path,
-    device: str,
-    init_from: Path | None,
-    resume: bool,
-    restart: bool,
+    run: TrainingRun,
     replay: float,
     simulate: Callable[..., AbstractContextManager[Material]],
 ) -> None:
@@ -193,7 +190,7 @@ def train_on_labels(
     Parameters
     ----------
     card
-        Of a segmenter of random weights; with ``init_from`` that model's own takes its place.
+        Of a segmenter of random weights; with ``run.init_from`` that model's own takes its place.
     replay
         Share of each batch that comes from ``simulate``, given how a batch is made and the settings.
 
@@ -205,8 +202,8 @@ def train_on_labels(
     if not 0 <= replay < 1:
         raise SettingError(f"--replay {replay:g}: a share from 0 to below 1")
     before = None
-    if init_from is not None:
-        before, card = load_model(starting_model(init_from), SEGMENT)
+    if run.init_from is not None:
+        before, card = load_model(starting_model(run.init_from), SEGMENT)
     slices = int(card.architecture["in_channels"])
     found = files.read(card, slices)
     learn, apart = split(found)
@@ -226,11 +223,7 @@ def train_on_labels(
             config=config,
             material=own_material(learn, apart, config, stride, simulated, replayed),
             loss=segmenter.segmenter_loss,
-            output=output,
-            device=device,
-            init_from=init_from,
-            resume=resume,
-            restart=restart,
+            run=run,
             sources={**files.sources, "replay": replay},
         )
     scores: dict[str, Any] = {"labelled_slices": len(found), "kept_apart": [one.name for one in apart]}
@@ -243,9 +236,9 @@ def train_on_labels(
             came = scores.get("dice_as_it_came", {}).get(name)
             before_it = "" if came is None else f", {came} before"
             say(SEGMENT, f"{name}: Dice {value} on what was kept apart{before_it}")
-    save_model(output, network, replace(card, training=made, scores=scores, notes=OWN_NOTES))
-    write_metrics(output, scores)
-    say(SEGMENT, f"segment.model: {output}")
+    save_model(run.output, network, replace(card, training=made, scores=scores, notes=OWN_NOTES))
+    write_metrics(run.output, scores)
+    say(SEGMENT, f"segment.model: {run.output}")
 
 
 OWN_NOTES = (

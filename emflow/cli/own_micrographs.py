@@ -140,7 +140,8 @@ def _read(name: str, paths: Sequence[Path], crop_pixels: int) -> OwnMicrograph:
     pixel_size = headers[0].pixel_size_angstrom
     if not pixel_size:
         raise BadInputError("its header states no pixel size")
-    one = own_micrograph(name, [read_mrc(path) for path in paths], pixel_size)
+    images = [read_mrc(path, header) for path, header in zip(paths, headers, strict=True)]
+    one = own_micrograph(name, images, pixel_size)
     if min(one.even.shape) < crop_pixels:
         raise BadInputError(
             f"it has {one.even.shape[1]} x {one.even.shape[0]} pixels of {PIXEL_SIZE_ANGSTROM:g} A, crops of "

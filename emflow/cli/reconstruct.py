@@ -19,7 +19,7 @@ from emflow.io.gpus import take_device
 from emflow.io.index import OK, TiltRow, VolumeRow
 from emflow.io.locations import find_store
 from emflow.io.mrc_volumes import mrc_volume
-from emflow.io.store import read_image
+from emflow.io.store import read_in_turn
 from emflow.io.volumes import SLAB_SLICES
 from emflow.metadata import Ctf, OpticsGroup
 
@@ -148,25 +148,25 @@ class _Work:
         self.geometry = geometry_of(rows)
         self.pixel_size_angstrom = required(rows[0], "stored_pixel_size_angstrom")
         self.has_frames = all(row.even_position is not None for row in rows)
-        count = np.arange(len(rows))
+
+        def images(position: str) -> torch.Tensor:
+            read = [_image(row, folder, position, ctf, self.pixel_size_angstrom) for row in rows]
+            return torch.from_numpy(np.stack(read)).to(device)
+
         # Halves of frames where movies were given, with the same tilts; else every other tilt.
-        parts: list[tuple[tuple[str, ...], NDArray[np.intp]]]
-        if self.has_frames:
-            parts = [(("position", "even_position", "odd_position"), count)]
-        else:
-            parts = [(("position",), chosen) for chosen in (count, count[::2], count[1::2])]
-        sides = [int(required(rows[0], key)) for key in ("stored_height", "stored_width")]
         self._parts: list[tuple[torch.Tensor, TiltGeometry]] = []
-        for positions, chosen in parts:
-            geometry = self.geometry.select(chosen)
-            filtered = torch.empty((len(positions), len(chosen), *sides), device=device)
-            for part, position in enumerate(positions):
-                images = np.stack(
-                    [_image(rows[n], folder, position, ctf, self.pixel_size_angstrom) for n in chosen]
-                )
-                tensor = torch.from_numpy(images).to(device)
-                filtered[part] = ramp_filter(tensor, geometry, sirt_rounds=sirt_rounds)
-            self._parts.append((filtered, geometry))
+        if self.has_frames:
+            sides = [int(required(rows[0], key)) for key in ("stored_height", "stored_width")]
+            filtered = torch.empty((len(CHANNELS), len(rows), *sides), device=device)
+            for part, position in enumerate(("position", "even_position", "odd_position")):
+                filtered[part] = ramp_filter(images(position), self.geometry, sirt_rounds=sirt_rounds)
+            self._parts.append((filtered, self.geometry))
+        else:
+            whole = images("position")
+            for chosen in (slice(None), slice(0, None, 2), slice(1, None, 2)):
+                geometry = self.geometry.select(chosen)
+                filtered = ramp_filter(whole[chosen], geometry, sirt_rounds=sirt_rounds)
+                self._parts.append((filtered[None], geometry))
 
     def slab(self, shape: tuple[int, int, int], first: int) -> NDArray[np.float32]:
         """Return the channels of a slab, shape (3, slices, y, x)."""
@@ -222,7 +222,7 @@ def _slab_of(
 def _image(
     row: TiltRow, folder: Path, position: str, ctf: str, pixel_size_angstrom: float
 ) -> NDArray[np.float32]:
-    image = read_image(find_store(folder, row.store), int(required(row, position)))
+    image = read_in_turn(find_store(folder, row.store), int(required(row, position)))
     if ctf == "none":
         return image
     from emflow.tilt_ctf import deconvolve, flip_phases

@@ -1,8 +1,8 @@
 """List new and changed files in inputs.tsv."""
 
 from emflow.cli.progress import say
-from emflow.io.inputs import Scan
-from emflow.io.inputs import scan as scan_folders
+from emflow.io.scan import Scan
+from emflow.io.scan import scan as scan_folders
 from emflow.io.settings import read_config, read_sessions
 
 

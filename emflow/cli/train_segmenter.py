@@ -5,31 +5,23 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from emflow.cli.learning import Learning
+from emflow.cli.training_options import Channels, Learning, Seed, Steps, TomogramSimulation, TrainingRun
 
-DEFAULT = Learning(batch=8)
+LEARNING = Learning()
+SIMULATION = TomogramSimulation()
 
 
 def train_segmenter(
     *,
-    output: Path,
-    steps: int = 4000,
-    learning: Annotated[Learning, Parameter(name="*")] = DEFAULT,
-    seed: int = 17,
-    channels: tuple[int, ...] = (16, 32, 64, 128),
+    run: TrainingRun,
+    steps: Steps = 4000,
+    learning: Learning = LEARNING,
+    seed: Seed = 17,
+    channels: Channels = (16, 32, 64, 128),
     slices: int = 7,
     crop_pixels: int = 160,
-    threads: int = 1,
-    workers: int = 1,
-    device: str = "auto",
-    models: Path | None = None,
-    allow_kept_apart: bool = False,
-    keep: Path | None = None,
-    crops: float = 400.0,
+    simulation: TomogramSimulation = SIMULATION,
     denoiser: Path | None = None,
-    init_from: Path | None = None,
-    resume: bool = False,
-    restart: bool = False,
     tomograms: int = 6,
     tomogram: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
     labels: Annotated[list[Path] | None, Parameter(consume_multiple=True)] = None,
@@ -44,43 +36,19 @@ def train_segmenter(
 
     Parameters
     ----------
-    output
-        Folder for the model (model.safetensors, card.json), metrics.json, curves and the checkpoint.
-    steps
-        Steps of the optimiser.
+    run
+        Where it runs, what it starts from, and where it leaves the model.
     learning
         How it learns.
-    seed
-        Of everything random.
-    channels
-        Width of the network at its levels.
+    simulation
+        What it learns from, labels of your own apart.
     slices
         Neighbouring slices that it sees, an odd number.
     crop_pixels
         Side of the crops it learns from.
-    threads
-        CPU threads of the training itself.
-    workers
-        Processes besides that simulate.
-    device
-        auto, cpu or cuda.
-    models
-        Folder of atomic models (mmCIF or PDB files) to simulate besides the procedural shapes.
-    allow_kept_apart
-        Learn also from structures that models are judged by: for a model of your own.
-    keep
-        Folder that keeps simulated tomograms: another training takes them from there.
-    crops
-        How often a tomogram is learned from before another takes its place.
     denoiser
         Model folder of a tomogram denoiser, or a shipped one's name: some tomograms are learned from as
         it denoises them.
-    init_from
-        Model folder, or a shipped model's name, to start from instead of random weights.
-    resume
-        Go on from the checkpoint in the output folder, if there is one.
-    restart
-        With --resume, start from nothing where that checkpoint was made with other settings or data.
     tomograms
         Simulated tomograms for the scores.
     tomogram
@@ -102,7 +70,7 @@ def train_segmenter(
 
     from emflow.cli.own_labels import LabelFiles, train_on_labels
     from emflow.cli.progress import say
-    from emflow.cli.training import library_of, simulated, starting_model, train, write_metrics
+    from emflow.cli.training import library_of, simulated_tomograms, starting_model, train, write_metrics
     from emflow.evaluation.segmentation import evaluate_segmenter
     from emflow.io.model import load_model, save_model
     from emflow.io.simulated_tomograms import KeptTomograms
@@ -112,7 +80,7 @@ def train_segmenter(
     from emflow.training import segmenter
     from emflow.training.tomograms import Draw, TrainingTomograms, held_apart
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(run.threads)
     config = replace(learning.config(steps=steps, seed=seed), crop_pixels=crop_pixels)
     architecture = {
         "name": "UNet",
@@ -120,46 +88,40 @@ def train_segmenter(
         "out_channels": len(CLASS_NAMES),
         "channels": list(channels),
     }
-    library, sources = library_of(models, allow_kept_apart=allow_kept_apart)
+    library, sources = library_of(simulation)
     draw: Draw = TrainingTomograms(library)
     denoising = None
     if denoiser is not None:
         denoising, its_card = load_model(starting_model(denoiser), DENOISE_TOMOGRAM)
         sources = {**sources, "denoiser": its_card.weights_sha256}
-    samples = segmenter.SegmenterSamples(draw if keep is None else KeptTomograms(draw, keep), denoising)
+    samples = segmenter.SegmenterSamples(
+        draw if simulation.keep is None else KeptTomograms(draw, simulation.keep), denoising
+    )
     if tomogram or labels:
         train_on_labels(
             LabelFiles(tomogram or [], labels or [], label_names, not_labelled),
             segmenter.new_card(architecture),
             config,
-            output=output,
-            device=device,
-            init_from=init_from,
-            resume=resume,
-            restart=restart,
+            run=run,
             replay=replay,
-            simulate=partial(simulated, samples, workers=workers, window=24, crops=crops, kept_apart=2),
+            simulate=partial(simulated_tomograms, samples, simulation=simulation),
         )
         return
     batch = partial(segmenter.segmenter_batch, slices=slices, stride=build(architecture).stride)
-    with simulated(samples, batch, config, workers=workers, window=24, crops=crops, kept_apart=2) as material:
+    with simulated_tomograms(samples, batch, config, simulation=simulation) as material:
         network, made = train(
             task=SEGMENT,
             architecture=architecture,
             config=config,
             material=material,
             loss=segmenter.segmenter_loss,
-            output=output,
-            device=device,
-            init_from=init_from,
-            resume=resume,
-            restart=restart,
+            run=run,
             sources=sources,
         )
     say(SEGMENT, "scoring")
     apart = held_apart(tomograms, seed + 1)
     scores = evaluate_segmenter(network, apart, "zyx")
-    save_model(output, network, replace(segmenter.new_card(architecture), training=made, scores=scores))
-    write_metrics(output, scores)
+    save_model(run.output, network, replace(segmenter.new_card(architecture), training=made, scores=scores))
+    write_metrics(run.output, scores)
     membrane = scores["membrane"]
     say(SEGMENT, f"membrane: Dice {membrane['dice']}, of surfaces {membrane['surface_dice']}")

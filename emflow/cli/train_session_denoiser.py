@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from emflow.cli.training_options import ParentModel, Seed, TrainingRun
 from emflow.errors import BadInputError, SettingError
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ def train_session_denoiser(
     *,
     tomograms: Annotated[list[Path], Parameter(consume_multiple=True)],
     output: Path,
-    model: str,
+    model: ParentModel,
     steps: int = 400,
-    seed: int = 17,
+    seed: Seed = 17,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
 ) -> None:
@@ -47,12 +48,8 @@ def train_session_denoiser(
         Each one's tomogram.tsv.
     output
         The card.json to write; weights, metrics.json, curves and checkpoint lie beside it.
-    model
-        Shipped model's name, or the path of a model folder, to start from.
     steps
         Steps of the optimiser, at most.
-    seed
-        Of everything random.
     device
         auto, cpu or cuda.
     threads
@@ -111,11 +108,9 @@ def train_session_denoiser(
         config=config,
         material=Material(batch_of_step, validation),
         loss=halves_loss,
-        output=output.parent,
-        device=device,
-        init_from=folder,
-        resume=True,
-        restart=True,
+        run=TrainingRun(
+            output=output.parent, threads=threads, device=device, init_from=folder, resume=True, restart=True
+        ),
         sources={
             "data": f"even and odd halves of {len(usable)} tomograms (Noise2Noise)",
             "tomograms": {one.row.name: one.row.checksum for one in usable},

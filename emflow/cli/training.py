@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from emflow.cli.progress import command_line, say
+from emflow.cli.training_options import Simulation, TomogramSimulation, TrainingRun
 from emflow.errors import SettingError
 from emflow.io.atomic_model_files import atomic_model_files, check_learnable
 from emflow.io.atomic_models import read_atomic_models
@@ -87,6 +88,25 @@ def simulated(
         stream.close()
 
 
+def simulated_tomograms(
+    make_sample: Callable[[tuple[int, int]], Any],
+    make_batch: Callable[[Sequence[Any], int, np.random.Generator], Batch],
+    config: TrainingConfig,
+    *,
+    simulation: TomogramSimulation,
+) -> AbstractContextManager[Material]:
+    """Give simulated tomograms as `simulated` gives scenes: few are at hand at a time, each cropped often."""
+    return simulated(
+        make_sample,
+        make_batch,
+        config,
+        workers=simulation.workers,
+        window=24,
+        crops=simulation.crops,
+        kept_apart=2,
+    )
+
+
 def train(
     *,
     task: str,
@@ -94,14 +114,10 @@ def train(
     config: TrainingConfig,
     material: Material,
     loss: LossOf,
-    output: Path,
-    device: str,
-    init_from: Path | None,
-    resume: bool,
-    restart: bool,
+    run: TrainingRun,
     sources: Mapping[str, Any],
 ) -> tuple[UNet, dict[str, Any]]:
-    """Train a network, with checkpoints and a curve in ``output``.
+    """Train a network, with checkpoints and a curve in the run's output folder.
 
     Returns
     -------
@@ -112,16 +128,16 @@ def train(
     from emflow.training.learner import Learner
     from emflow.training.loop import fit
 
-    team = processes.join(device)
-    chosen = team.device if team else take_device(device)
+    team = processes.join(run.device)
+    chosen = team.device if team else take_device(run.device)
     leads = team is None or team.leads
     torch.manual_seed(config.seed)
     network = build(architecture)
-    if init_from is not None:
-        parent, card = load_model(starting_model(init_from), task)
+    if run.init_from is not None:
+        parent, card = load_model(starting_model(run.init_from), task)
         if dict(card.architecture) != dict(architecture):
             raise SettingError(
-                f"{init_from}: its channels are {card.architecture['channels']}; give --channels alike"
+                f"{run.init_from}: its channels are {card.architecture['channels']}; give --channels alike"
             )
         network.load_state_dict(parent.state_dict())
     learner = Learner(network, config, loss)
@@ -130,13 +146,13 @@ def train(
     plan = [[0, config.steps]]
     settings = asdict(config)
     made_with = {**settings, **sources}
-    checkpoint = load_checkpoint(output) if resume else None
+    checkpoint = load_checkpoint(run.output) if run.resume else None
     # More or fewer steps are a new schedule for the rest; anything else would be another training.
     if checkpoint is not None and {**checkpoint["made_with"], "steps": config.steps} != made_with:
-        if not restart:
+        if not run.restart:
             raise SettingError(
-                f"{output}: its checkpoint was made with other settings or data; use the same, or another "
-                "--output"
+                f"{run.output}: its checkpoint was made with other settings or data; use the same, or "
+                "another --output"
             )
         if leads:
             say(task, "the checkpoint was made with other settings or data: starting from nothing")
@@ -159,7 +175,7 @@ def train(
         losses = f"loss {mean:.4f}, of scenes kept apart {apart:.4f}"
         say(task, f"step {step}/{config.steps}, {losses}, rate {rate:.2e}, {seconds:.0f} s")
         kept = {"made_with": made_with, "hours": hours(), "plan": plan}
-        save_checkpoint(output, {**learner.to_dict(), **kept})
+        save_checkpoint(run.output, {**learner.to_dict(), **kept})
 
     fit(
         learner,
@@ -171,7 +187,7 @@ def train(
     )
     if not leads:
         sys.exit(0)  # the first process goes on alone: it scores the network, and writes it
-    write_curves(output, learner.curve)
+    write_curves(run.output, learner.curve)
     if learner.step < config.steps:
         say(
             task,
@@ -188,7 +204,7 @@ def train(
         "processes": team.size if team else 1,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "parent_sha256": card.weights_sha256 if init_from is not None else None,
+        "parent_sha256": card.weights_sha256 if run.init_from is not None else None,
         **sources,
     }
     return learner.average, made
@@ -205,9 +221,7 @@ def write_metrics(output: Path, metrics: Mapping[str, Any]) -> None:
     write_text(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
-def library_of(
-    models: Path | None, *, allow_kept_apart: bool = False
-) -> tuple[ParticleLibrary, dict[str, Any]]:
+def library_of(simulation: Simulation) -> tuple[ParticleLibrary, dict[str, Any]]:
     """Return the training library, with the atomic models of a folder, and what to say of it in the card.
 
     Raises
@@ -215,14 +229,14 @@ def library_of(
     SettingError
         If the folder holds structures that are kept apart, unless these are allowed.
     """
-    if models is None:
+    if simulation.models is None:
         return ParticleLibrary("train"), {"data": "simulated, procedural shapes alone"}
-    if not allow_kept_apart:
-        check_learnable(atomic_model_files(models))
-    found = read_atomic_models(models)
+    if not simulation.allow_kept_apart:
+        check_learnable(atomic_model_files(simulation.models))
+    found = read_atomic_models(simulation.models)
     library = ParticleLibrary("train", models=[structure for structure, _ in found])
     return library, {
         "data": "simulated, procedural shapes and atomic models",
         "atomic_models": {structure.name: sha256(path) for structure, path in found},
-        "kept_apart": [] if allow_kept_apart else list(NAMES),
+        "kept_apart": [] if simulation.allow_kept_apart else list(NAMES),
     }

@@ -46,7 +46,7 @@ def read_movie_spectrum(path: Path) -> "tuple[PowerSpectrum, float]":
     from emflow.ctf_estimation import PowerSpectrum  # torch takes seconds
 
     header = read_mrc_header(path)
-    amplitude = read_mrc(path)
+    amplitude = read_mrc(path, header)
     side = amplitude.shape[0]
     if amplitude.shape != (side, side) or side % 2:
         raise BadInputError(f"is no spectrum: {header.width} x {header.height} pixels, not an even square")

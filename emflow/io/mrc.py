@@ -66,15 +66,21 @@ def _fei_optics(path: Path, extended_type: bytes) -> tuple[float | None, float |
     return voltage or None, cs or None
 
 
-def read_mrc(path: Path) -> NDArray[np.float32]:
+def read_mrc(path: Path, header: MrcHeader | None = None) -> NDArray[np.float32]:
     """Read a micrograph's pixels as float32, shape (height, width).
+
+    Parameters
+    ----------
+    header
+        What `read_mrc_header` returned of this file, where that was read before.
 
     Raises
     ------
     BadInputError
         As `read_mrc_header`, and if a pixel is NaN or infinite or all are equal.
     """
-    header = read_mrc_header(path)
+    if header is None:
+        header = read_mrc_header(path)
     try:
         # The library would read the pixels into bytes first, which takes five times as long.
         with mrcfile.open(path, header_only=True, permissive=True) as mrc:

@@ -16,8 +16,9 @@ from emflow.config import Config, Session
 from emflow.errors import BadInputError, SettingError
 from emflow.io.files import sha256
 from emflow.io.gains import gain_fits, gain_shape
-from emflow.io.inputs import INPUTS, InputRow, batch_digest, candidates, read_inputs
+from emflow.io.inputs import INPUTS, InputRow, batch_digest, read_inputs
 from emflow.io.movies import is_eer
+from emflow.io.scan import candidates
 from emflow.io.settings import read_config, read_sessions
 from emflow.resources import model_folder
 

@@ -10,8 +10,9 @@ from emflow.cli.import_tomogram import import_tomogram
 from emflow.config import parse_session
 from emflow.errors import SettingError
 from emflow.io.index import FAILED, OK, VolumeRow, read_index
-from emflow.io.inputs import batch_digest, latest_row, read_inputs, scan
+from emflow.io.inputs import batch_digest, latest_row, read_inputs
 from emflow.io.locations import find_store
+from emflow.io.scan import scan
 from emflow.io.volumes import open_volume
 from emflow.resampling import Resampling
 

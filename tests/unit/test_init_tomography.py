@@ -48,6 +48,23 @@ def test_movies_that_are_nowhere_are_named_with_where_they_were_looked_for(
     )
 
 
+def test_an_mdoc_says_no_cs_and_the_refusal_does(tmp_path: Path) -> None:
+    lines = ["PixelSpacing = 2", "Voltage = 300", "ImageFile = TS_1.mrc", ""]
+    for number in range(6):
+        lines += [f"[ZValue = {number}]", f"TiltAngle = {3 * number}", ""]
+    mdoc = tmp_path / "TS_1.mrc.mdoc"
+    mdoc.write_text("\n".join(lines))
+    with mrcfile.new(tmp_path / "TS_1.mrc", data=np.ones((6, 16, 16), dtype=np.float32)) as mrc:
+        mrc.set_image_stack()
+    row: dict[str, object] = {"tilt_series": str(mdoc)}
+    with pytest.raises(SettingError) as refused:
+        from_tilt_series(row, dict.fromkeys(OPTICS))
+    told = f"--cs: not given, and {mdoc} and what lies beside it do not say it; give it in mm"
+    assert str(refused.value) == told
+    given = from_tilt_series(row, {**dict.fromkeys(OPTICS), "spherical_aberration_millimetre": 2.7})
+    assert given == OPTICS | {"pixel_size_angstrom": 2.0}
+
+
 def test_tomograms_of_which_none_can_be_read_are_refused_also_with_a_pixel_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from emflow.cli.training import library_of
+from emflow.cli.training_options import Simulation
 from emflow.errors import BadInputError, SettingError
 from emflow.io.atomic_model_files import atomic_model_files, check_learnable
 from emflow.kept_apart import kept_apart
@@ -68,7 +69,7 @@ def test_refused_whatever_the_file_is_called(tmp_path: Path, file: str, text: st
     else:
         (tmp_path / file).write_text(text)
     with pytest.raises(SettingError, match=rf"--models: .*{file}.* is kept apart, as Hsp90: .*--allow-kept"):
-        library_of(tmp_path)
+        library_of(Simulation(models=tmp_path))
 
 
 def test_what_others_say_of_it_does_not_count(tmp_path: Path) -> None:
@@ -82,11 +83,11 @@ def test_what_others_say_of_it_does_not_count(tmp_path: Path) -> None:
 def test_allowed_for_a_model_of_one_s_own_and_told_in_its_card(tmp_path: Path) -> None:
     pytest.importorskip("gemmi")
     (tmp_path / "2cg9.pdb").write_text(ATOMS)
-    library, told = library_of(tmp_path, allow_kept_apart=True)
+    library, told = library_of(Simulation(models=tmp_path, allow_kept_apart=True))
     assert [structure.name for structure in library.models] == ["2cg9"]
     assert told["kept_apart"] == []
     (tmp_path / "2cg9.pdb").rename(tmp_path / "1s3x.pdb")
-    assert "p97" in library_of(tmp_path)[1]["kept_apart"]
+    assert "p97" in library_of(Simulation(models=tmp_path))[1]["kept_apart"]
 
 
 def test_a_broken_file_is_told(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import torch
 import zarr
 from scipy import ndimage
 
-from emflow.cli.learning import Learning
 from emflow.cli.own_labels import own_material
 from emflow.cli.segment import segment
 from emflow.cli.train_segmenter import train_segmenter
 from emflow.cli.training import Material
+from emflow.cli.training_options import Learning, TrainingRun
 from emflow.cli.volume_stage import write_volume
 from emflow.errors import SettingError
 from emflow.io.index import OK, VolumeRow, read_index
@@ -113,7 +113,7 @@ def test_a_few_slices_teach_it_and_the_model_segments(tmp_path: Path) -> None:
     tomogram, labels = _write(tmp_path)
     output = tmp_path / "mine"
     train_segmenter(
-        output=output,
+        run=TrainingRun(output=output),
         steps=80,
         learning=Learning(batch=4, average_decay=0.9),
         tomogram=[tomogram],
@@ -139,7 +139,9 @@ def test_a_few_slices_teach_it_and_the_model_segments(tmp_path: Path) -> None:
     assert all(2 * (one & true).sum() / (one.sum() + true.sum()) > 0.8 for one in inner)
     # The same from the table of a session's tomogram, and on from the model that was made.
     again = tmp_path / "again"
-    train_segmenter(output=again, steps=1, init_from=output, tomogram=[table], labels=[labels])
+    train_segmenter(
+        run=TrainingRun(output=again, init_from=output), steps=1, tomogram=[table], labels=[labels]
+    )
     made = json.loads((again / "metrics.json").read_text())
     assert made["dice_as_it_came"]["filament"] > 0.8
     assert load_model(again, SEGMENT)[1].training["parent_sha256"] == card.weights_sha256
@@ -164,7 +166,7 @@ def test_a_share_of_each_batch_may_be_simulated() -> None:
 
 
 def _refusal(tmp_path: Path, **flags: object) -> str:
-    given = {"output": tmp_path / "mine", "init_from": shipped_model("segmenter"), "steps": 1}
+    given = {"run": TrainingRun(output=tmp_path / "mine", init_from=shipped_model("segmenter")), "steps": 1}
     with pytest.raises(SettingError) as refused:
         train_segmenter(**(given | flags))  # type: ignore[arg-type]
     assert not (tmp_path / "mine").exists()

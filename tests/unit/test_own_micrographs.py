@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from emflow.cli.learning import Learning
 from emflow.cli.train_denoiser import train_denoiser
+from emflow.cli.training_options import Learning, TrainingRun
 from emflow.errors import SettingError
 from emflow.io.halves import find_halves, find_micrographs
 from emflow.io.model import load_model
@@ -25,7 +25,11 @@ from emflow.training.self_supervised import (
     whiteness,
 )
 
-SETTINGS = {"steps": 2, "learning": Learning(batch=1), "channels": (4, 6, 8), "scenes": 1, "device": "cpu"}
+SETTINGS = {"steps": 2, "learning": Learning(batch=1), "channels": (4, 6, 8), "scenes": 1}
+
+
+def run_in(folder):
+    return TrainingRun(output=folder / "mine", device="cpu")
 
 
 def noise(seed: int, side: int = 300) -> np.ndarray:
@@ -137,7 +141,7 @@ def test_micrographs_are_split_whole():
 
 def test_a_denoiser_of_halves_tells_how_it_does_beside_the_shipped_one(tmp_path, capsys):
     write_halves(tmp_path)
-    train_denoiser(output=tmp_path / "mine", halves=tmp_path, **SETTINGS)
+    train_denoiser(run=run_in(tmp_path), halves=tmp_path, **SETTINGS)
     _, card = load_model(tmp_path / "mine", "denoise")
     assert card.training["data"] == "3 micrographs, even and odd sums (Noise2Noise)"
     own = card.scores["own_micrographs"]
@@ -153,7 +157,7 @@ def test_single_micrographs_with_coloured_noise_are_warned_of(tmp_path, capsys):
         write_mrc(tmp_path / f"m{number}.mrc", image + np.roll(image, 1, axis=1), 5.0)
     write_mrc(tmp_path / "small.mrc", noise(7, 64), 5.0)
     (tmp_path / "broken.mrc").write_bytes(b"no image")
-    train_denoiser(output=tmp_path / "mine", micrographs=tmp_path, **SETTINGS)
+    train_denoiser(run=run_in(tmp_path), micrographs=tmp_path, **SETTINGS)
     said = capsys.readouterr().err
     assert "the noise of these micrographs is coloured" in said
     assert "left out small: it has 64 x 64 pixels" in said
@@ -164,6 +168,6 @@ def test_single_micrographs_with_coloured_noise_are_warned_of(tmp_path, capsys):
 def test_too_few_or_both_kinds_are_refused(tmp_path):
     write_halves(tmp_path, 1)
     with pytest.raises(SettingError, match="1 of 1 micrographs can be used; at least 2"):
-        train_denoiser(output=tmp_path / "mine", halves=tmp_path, **SETTINGS)
+        train_denoiser(run=run_in(tmp_path), halves=tmp_path, **SETTINGS)
     with pytest.raises(SettingError, match="exclude each other"):
-        train_denoiser(output=tmp_path / "mine", halves=tmp_path, micrographs=tmp_path, **SETTINGS)
+        train_denoiser(run=run_in(tmp_path), halves=tmp_path, micrographs=tmp_path, **SETTINGS)

@@ -5,14 +5,16 @@ import sys
 from dataclasses import replace
 from functools import partial
 
+import cyclopts
 import numpy as np
 import pytest
 import torch
 from scipy.special import expit
 
-from emflow.cli.learning import Learning
 from emflow.cli.train_denoiser import train_denoiser
 from emflow.cli.train_picker import train_picker
+from emflow.cli.train_tomogram_denoiser import train_tomogram_denoiser
+from emflow.cli.training_options import Learning, MicrographSimulation, TrainingRun
 from emflow.errors import SettingError
 from emflow.io.checkpoint import CHECKPOINT, load_checkpoint
 from emflow.io.model import load_model
@@ -276,15 +278,18 @@ def test_the_validation_loss_is_the_mean_over_batches():
     assert math.isnan(mean_loss(network, [], toy_loss))
 
 
-SMALL = {
-    "learning": Learning(batch=1), "channels": (4, 6, 8), "workers": 0, "scenes": 2, "device": "cpu"
-}  # fmt: skip
+ALONE = MicrographSimulation(workers=0)
+SMALL = {"learning": Learning(batch=1), "channels": (4, 6, 8), "simulation": ALONE, "scenes": 2}
+
+
+def cpu(output, **options):
+    return TrainingRun(output=output, device="cpu", **options)
 
 
 @pytest.fixture(scope="module")
 def small_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("picker")
-    train_picker(output=folder, steps=4, **SMALL)
+    train_picker(run=cpu(folder), steps=4, **SMALL)
     return folder
 
 
@@ -301,8 +306,8 @@ def test_the_picker_command_leaves_a_whole_model(small_run):
 
 def test_a_run_goes_on_from_its_checkpoint_or_says_why_not(small_run):
     with pytest.raises(SettingError, match="other settings"):
-        train_picker(output=small_run, steps=4, resume=True, **{**SMALL, "learning": Learning(batch=2)})
-    train_picker(output=small_run, steps=6, resume=True, **SMALL)
+        train_picker(run=cpu(small_run, resume=True), steps=4, **{**SMALL, "learning": Learning(batch=2)})
+    train_picker(run=cpu(small_run, resume=True), steps=6, **SMALL)
     checkpoint = load_checkpoint(small_run)
     assert checkpoint is not None
     assert [row[0] for row in checkpoint["curve"]] == [4, 6]
@@ -317,7 +322,8 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
 
 def test_starting_from_a_model(small_run, tmp_path):
     network, _ = load_model(small_run, "pick")
-    train_picker(output=tmp_path, steps=1, init_from=small_run, **SMALL)
+    run = cpu(tmp_path, init_from=small_run)
+    train_picker(run=run, steps=1, **SMALL)
     trained, card = load_model(tmp_path, "pick")
     torch.manual_seed(17)
     fresh = build(card.architecture)
@@ -326,13 +332,22 @@ def test_starting_from_a_model(small_run, tmp_path):
             assert (tensor - network.state_dict()[name]).abs().max() < 2e-3
             assert (tensor - fresh.state_dict()[name]).abs().max() > 0
     with pytest.raises(SettingError, match="channels"):
-        train_picker(output=tmp_path, steps=1, channels=(4, 6), workers=0, init_from=small_run)
+        train_picker(run=run, steps=1, channels=(4, 6), simulation=ALONE)
     with pytest.raises(SettingError, match="is for 'pick'"):
-        train_denoiser(output=tmp_path, steps=1, channels=(4, 6, 8), workers=0, init_from=small_run)
+        train_denoiser(run=run, steps=1, channels=(4, 6, 8), simulation=ALONE)
+
+
+def test_an_option_that_is_given_leaves_the_command_s_other_defaults():
+    app = cyclopts.App(default_command=train_tomogram_denoiser)
+    _, bound, _ = app.parse_args(["--output", "here", "--learning-rate", "1e-3", "--workers", "0"])
+    given = bound.arguments
+    assert (given["learning"].batch, given["learning"].learning_rate) == (4, 1e-3)
+    assert (given["simulation"].crops, given["simulation"].workers) == (300, 0)
+    assert str(given["run"].output) == "here"
 
 
 def test_the_denoiser_command_leaves_a_whole_model(tmp_path):
-    train_denoiser(output=tmp_path, steps=2, **SMALL)
+    train_denoiser(run=cpu(tmp_path), steps=2, **SMALL)
     _, card = load_model(tmp_path, "denoise")
     assert card.pixel_size_angstrom == 5.0
     assert "gain_over_best_gaussian_decibel" in card.scores

@@ -13,7 +13,7 @@ from workflow.conftest import command, planned, write_micrograph
 from workflow.test_tomography_jobs import TILT_COLUMNS, TOMOGRAM_COLUMNS, TOMOGRAPHY_CHANGES
 
 from emflow.config import SESSION_COLUMNS, Config
-from emflow.io.inputs import InputRow, _write_inputs
+from emflow.io.inputs import InputRow, write_inputs
 from emflow.io.settings import read_sessions, write_sessions
 
 BATCHES = 3
@@ -302,7 +302,7 @@ def test_twenty_thousand_micrographs_are_planned_in_ten_seconds(finished, tmp_pa
         )
         for n in range(20_000)
     ]
-    _write_inputs(folder / "inputs.tsv", rows)
+    write_inputs(folder / "inputs.tsv", rows)
     start = time.monotonic()
     jobs = planned(folder, "--quiet", "rules")
     seconds = time.monotonic() - start
