@@ -13,7 +13,7 @@ def train_denoiser(
     run: TrainingRun,
     halves: Path | None = None,
     micrographs: Path | None = None,
-    steps: Steps = 2500,
+    steps: Steps = 7000,
     learning: Learning = LEARNING,
     seed: Seed = 17,
     channels: Channels = (16, 32, 64, 128),

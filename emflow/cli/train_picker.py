@@ -10,7 +10,7 @@ SIMULATION = MicrographSimulation()
 def train_picker(
     *,
     run: TrainingRun,
-    steps: Steps = 4000,
+    steps: Steps = 8000,
     learning: Learning = LEARNING,
     heat_loss: LossName = "weighted_mse",
     junk_loss: LossName = "dice_ce",
