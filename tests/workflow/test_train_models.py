@@ -90,7 +90,7 @@ def test_commands_hold_the_settings(folder):
     plain = "--schedule one_cycle --patience 0"
     losses = "--heat-loss weighted_mse --junk-loss dice_ce"
     rest = f"--steps 7 {plain} {losses} --scenes 160 --seed 3"
-    denoiser = f"emflow train-denoiser --output models/denoiser --steps 2500 {plain} --scenes 160 --seed 3"
+    denoiser = f"emflow train-denoiser --output models/denoiser --steps 7000 {plain} --scenes 160 --seed 3"
     channels = "--channels 8 --channels 16 --channels 32 --channels 64"
     assert f"emflow train-picker --output models/picker  {rest}" in said
     assert f"emflow train-picker --output models/picker_light {channels} {rest}" in said
