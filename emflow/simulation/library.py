@@ -48,7 +48,8 @@ def splat(target: torch.Tensor, x: torch.Tensor, y: torch.Tensor, weights: torch
     weights = weights * inside
     first = torch.arange(count, device=target.device)[:, None] * (height * width)
     # Those outside are added to the first pixels, with a weight of nothing.
-    index = torch.where(inside, row * width + column, 0).long() + first
+    # Whole numbers before they are multiplied: a large canvas has more pixels than float32 can count.
+    index = torch.where(inside, row.long() * width + column.long(), 0) + first
     flat = target.view(-1)
     lower, upper = weights * down, weights * (1 - down)
     for offset, share in (

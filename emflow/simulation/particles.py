@@ -130,17 +130,17 @@ def _place_views(
     size = placed.diameter_angstrom / pixel_size_angstrom
     level = next((level for level in LEVELS if level >= 0.95 * size), LEVELS[-1])
     bank = library.views(placed.index, level, device)
-    half = int(BOX * size / 2) + 1
-    base = np.rint(placed.centres)
+    square = _squares(placed.centres, int(BOX * size / 2) + 1, target)
     # grid_sample counts from the box's middle in halves of its width.
     unit = 2 / (bank.shape[-1] - 1)
-    steps = torch.arange(-half, half + 1, device=device)
-    cos, sin = np.cos(placed.angles_radian) * level / size, np.sin(placed.angles_radian) * level / size
-    columns = np.column_stack([placed.centres - base, cos * unit, sin * unit])
-    part_y, part_x, cos_, sin_ = _on(columns, device)[:, :, None, None].unbind(1)
-    down, along = steps[:, None] - part_y, steps[None, :] - part_x
+    cos, sin = (
+        _on(turned(placed.angles_radian) * level / size * unit, device)[:, None, None]
+        for turned in (np.cos, np.sin)
+    )
     # The picture turned by an angle: look up each pixel turned back.
-    grid = torch.stack([cos_ * along + sin_ * down, cos_ * down - sin_ * along], dim=-1)
+    grid = torch.stack(
+        [cos * square.along + sin * square.down, cos * square.down - sin * square.along], dim=-1
+    )
     stamps = torch.nn.functional.grid_sample(
         bank[torch.from_numpy(view).to(device)],
         grid,
@@ -148,13 +148,34 @@ def _place_views(
         padding_mode="zeros",
         align_corners=True,
     )
-    height, width = target.shape
-    y, x = torch.from_numpy(base.astype(np.int64)).to(device)[:, :, None, None].unbind(1)
-    rows, columns_ = y + steps[:, None], x + steps[None, :]
-    inside = (rows >= 0) & (rows < height) & (columns_ >= 0) & (columns_ < width)
-    index = torch.where(inside, rows * width + columns_, 0)
-    values = stamps[:, 0] * inside * placed.diameter_angstrom
-    target.view(-1).index_add_(0, index.reshape(-1), values.reshape(-1))
+    values = stamps[:, 0] * square.inside * placed.diameter_angstrom
+    target.view(-1).index_add_(0, square.index.reshape(-1), values.reshape(-1))
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """Square neighbourhoods of ``n`` centres on a canvas, tensors that broadcast to (n, side, side).
+
+    ``down`` and ``along`` are pixels from the centre; ``index`` is flat, 0 where not ``inside`` the canvas.
+    """
+
+    down: torch.Tensor
+    along: torch.Tensor
+    index: torch.Tensor
+    inside: torch.Tensor
+
+
+def _squares(centres_yx: NDArray[np.float64], half: int, canvas: torch.Tensor) -> _Squares:
+    """Return the neighbourhoods of ``2 half + 1`` pixels about centres (n, 2) on a canvas (h, w)."""
+    height, width = canvas.shape
+    steps = torch.arange(-half, half + 1, device=canvas.device)
+    base = np.rint(centres_yx)
+    part_y, part_x = _on(centres_yx - base, canvas.device)[:, :, None, None].unbind(1)
+    y, x = torch.from_numpy(base.astype(np.int64)).to(canvas.device)[:, :, None, None].unbind(1)
+    rows, columns = y + steps[:, None], x + steps[None, :]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    index = torch.where(inside, rows * width + columns, 0)
+    return _Squares(steps[:, None] - part_y, steps[None, :] - part_x, index, inside)
 
 
 def _on(values: NDArray[np.float64], device: torch.device) -> torch.Tensor:
@@ -201,20 +222,11 @@ def draw_aggregates(
 
 def mark_discs(junk: torch.Tensor, centres_yx: NDArray[np.float64], radius_pixels: float) -> None:
     """Mark the pixels of a canvas (h, w), bool, that are nearer than a radius to any centre (n, 2)."""
-    height, width = junk.shape
-    half = math.ceil(radius_pixels) + 1
-    steps = torch.arange(-half, half + 1, device=junk.device)
-    base = np.rint(centres_yx)
-    columns = np.column_stack([base, centres_yx - base])
-    y, x, part_y, part_x = _on(columns, junk.device)[:, :, None, None].unbind(1)
-    down, along = steps[:, None] - part_y, steps[None, :] - part_x
-    rows, columns_ = y + steps[:, None], x + steps[None, :]
-    marked = (down**2 + along**2 < radius_pixels**2) & (rows >= 0) & (rows < height)
-    marked &= (columns_ >= 0) & (columns_ < width)
-    index = torch.where(marked, rows * width + columns_, 0).long()
-    count = torch.zeros(height * width, device=junk.device)
-    count.index_add_(0, index.reshape(-1), marked.reshape(-1).float())
-    junk |= count.view(height, width) > 0
+    square = _squares(centres_yx, math.ceil(radius_pixels) + 1, junk)
+    marked = (square.down**2 + square.along**2 < radius_pixels**2) & square.inside
+    count = torch.zeros(junk.numel(), device=junk.device)
+    count.index_add_(0, square.index.reshape(-1), marked.reshape(-1).float())
+    junk |= count.view(junk.shape) > 0
 
 
 def in_discs(

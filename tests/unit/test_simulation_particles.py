@@ -106,6 +106,17 @@ def test_splat_keeps_weight_and_centre() -> None:
     assert (target * columns).sum() / 3 == pytest.approx((2 * 5.25 + 20) / 3)
 
 
+def test_places_are_exact_on_canvases_of_more_pixels_than_single_precision_counts() -> None:
+    side = 4110  # 16.9 million pixels
+    image = torch.zeros((1, side, side))
+    splat(image, torch.tensor([[side - 4.0]]), torch.tensor([[side - 5.0]]), torch.ones(1))
+    splat(image, torch.tensor([[side - 7.0]]), torch.tensor([[side - 5.0]]), torch.ones(1))
+    assert image.nonzero()[:, 1:].tolist() == [[side - 5, side - 7], [side - 5, side - 4]]
+    junk = torch.zeros((side, side), dtype=torch.bool)
+    mark_discs(junk, np.array([[side - 5.0, side - 4.0], [side - 5.0, side - 7.0]]), 0.5)
+    assert junk.nonzero().tolist() == [[side - 5, side - 7], [side - 5, side - 4]]
+
+
 def projected(library: ParticleLibrary, placed: Placed, pixel: float, shape: tuple[int, int]) -> torch.Tensor:
     spectrum = _project_each(library, placed, pixel, Frequencies(shape, torch.device("cpu")))
     return torch.fft.irfft2(spectrum, s=shape)
