@@ -81,7 +81,9 @@ def image_plans(
     unlabelled = particle_spectra([plan.unlabelled for plan in plans], library, pixel_sizes, frequencies)
 
     # Contrast: linear in the phase; MTF and envelopes belong to the signal alone
+    sigma = of_each((plan.exposure.radian_per_volt_angstrom for plan in plans), device)
     labelled, signal = _signal(plans, library, microscope, frequencies, transfer)
+    signal *= sigma
     ice = transfer * microscope.ice_spectrum(
         noises, [plan.ice.thickness_angstrom for plan in plans], [plan.ice.structure for plan in plans]
     )
@@ -91,7 +93,6 @@ def image_plans(
     )
     ice_variance = 2 * (ice.abs() ** 2 * in_band).sum((1, 2), keepdim=True) / math.prod(canvas) ** 2
     contrast, signal_to_noise = _visibility(plans, labelled, signal, shot_variance + ice_variance)
-    sigma = of_each((plan.exposure.radian_per_volt_angstrom for plan in plans), device)
     spectrum = transfer * (torch.fft.rfft2(layers.phase) + sigma * contrast * unlabelled) + ice
     phase_contrast = contrast * signal + torch.fft.irfft2(spectrum, s=canvas)
     phase_contrast = _SATURATION * torch.tanh(phase_contrast / _SATURATION)
@@ -149,7 +150,7 @@ def _signal(
     frequencies: Frequencies,
     transfer: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the labelled particles' potential and their contrast (n, h, w), slab by slab of the ice.
+    """Return the labelled particles' potential, and how it is seen, slab by slab of the ice: both (n, h, w).
 
     ``transfer`` (n, h, w//2+1) is that of the depth 0.
     """
@@ -162,9 +163,7 @@ def _signal(
         depths = [one.depth_angstrom for one in slabs]
         potential += slab
         spectrum += slab * (microscope.contrast_transfer(depths) if any(depths) else transfer)
-    sigma = of_each((plan.exposure.radian_per_volt_angstrom for plan in plans), frequencies.device)
-    labelled: torch.Tensor = torch.fft.irfft2(potential, s=frequencies.shape)
-    return labelled, sigma * torch.fft.irfft2(spectrum, s=frequencies.shape)
+    return torch.fft.irfft2(potential, s=frequencies.shape), torch.fft.irfft2(spectrum, s=frequencies.shape)
 
 
 def _visibility(
