@@ -15,7 +15,9 @@ _ALL_STEPS = 10**9
 # Options whose default is each command's own.
 Steps = Annotated[int, Parameter(help="Steps of the optimiser.")]
 Seed = Annotated[int, Parameter(help="Of everything random.")]
-Channels = Annotated[tuple[int, ...], Parameter(help="Width of the network at its levels.")]
+Channels = Annotated[
+    tuple[int, ...], Parameter(consume_multiple=True, help="Width of the network at its levels.")
+]
 ParentModel = Annotated[
     str, Parameter(help="Shipped model's name, or the path of a model folder, to start from.")
 ]
@@ -29,7 +31,7 @@ class Learning:
     Attributes
     ----------
     batch
-        Crops of 256 x 256 pixels a step.
+        Crops a step.
     learning_rate
         Highest rate of the schedule; a quarter of the default suits weights that --init-from brings.
     schedule

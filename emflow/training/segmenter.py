@@ -31,8 +31,8 @@ CLASS_WEIGHTS = {
     Label.COMPLEX: 2.0,
 }
 # Of the tomograms, where a denoiser is given; and of the batches, cut along y or x instead of z.
-DENOISED_SHARE = 0.4
-UPRIGHT_SHARE = 0.5
+DENOISED_SHARE = 0.6
+UPRIGHT_SHARE = 2 / 3
 NOTES = (
     "Works at 10 A a voxel on tomograms as reconstructed (protein dark), raw or denoised, slice by slice. "
     "Trained on simulated tomograms alone; ribosomes there are made up, filaments are microtubules and actin."
@@ -79,8 +79,9 @@ def segmenter_batch(
 ) -> Batch:
     """Cut a crop of some neighbouring slices out of each sample: (n, slices, h, w) and labels (n, h, w).
 
-    The slices of a batch lie along one of ``axes``. Upright ones, along y or x, are cut as wide as the
-    tomogram is deep, in whole strides, and are mirrored but not turned: the missing wedge has its place.
+    The slices of a batch lie along one of ``axes``. Upright ones, along y or x, are mirrored but not turned:
+    the missing wedge has its place. They are whole, filled up to whole strides: where the top of a vesicle
+    is, which the wedge hides, only its sides can tell.
     """
     radius = slices // 2
     upright = axes == "zyx" and random.random() < UPRIGHT_SHARE
@@ -88,13 +89,24 @@ def segmenter_batch(
     images, labels = [], []
     for volume, truth in samples:
         turned, known = volume.transpose(order), truth.transpose(order)
-        side = min(crop_pixels, min(known.shape[1:]) // stride * stride)
         z = _interesting_slice(known, radius, random)
-        pair = random_crop((turned[z - radius : z + radius + 1], known[z][None]), side, random)
-        slab, plane = random_mirror(pair, random) if upright else random_symmetry(pair, random)
+        pair = turned[z - radius : z + radius + 1], known[z][None]
+        if upright:
+            slab, plane = random_mirror(_in_whole_strides(*pair, stride), random)
+        else:
+            side = min(crop_pixels, min(known.shape[1:]) // stride * stride)
+            slab, plane = random_symmetry(random_crop(pair, side, random), random)
         images.append(varied(slab, random))
         labels.append(np.asarray(plane[0], dtype=np.int64))
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+
+
+def _in_whole_strides(
+    slab: NDArray[np.generic], plane: NDArray[np.uint8], stride: int
+) -> tuple[NDArray[np.generic], NDArray[np.uint8]]:
+    """Mirror slices (n, h, w) beyond their end, as whole slices are looked at; there no label counts."""
+    more = [(0, 0), *((0, -side % stride) for side in plane.shape[1:])]
+    return np.pad(slab, more, mode="symmetric"), np.pad(plane, more, constant_values=NOT_LABELLED)
 
 
 def varied(slab: NDArray[np.generic], random: np.random.Generator) -> NDArray[np.float32]:

@@ -33,3 +33,12 @@ def test_a_command_s_help_is_its_own(capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     assert "--stage" in said
     assert COMMANDS["A session"]["clean"] not in said
+
+
+@pytest.mark.parametrize("command", ["train-picker", "train-segmenter"])
+def test_widths_are_given_one_after_the_other(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The network's depth is free, so that the option must take as many numbers as there are."""
+    with pytest.raises(SystemExit):
+        main([command, "--output", "x", "--channels", "8", "16", "none"])
+    # Refused for what it is, and not as a number too many.
+    assert "Invalid value for --channels" in capsys.readouterr().err
