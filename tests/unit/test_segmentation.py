@@ -170,24 +170,27 @@ def test_every_class_has_a_name_and_a_colour_of_its_own() -> None:
     assert len({each.color for each in CLASSES}) == len(CLASSES)
 
 
-def test_upright_crops_are_as_wide_as_the_tomogram_is_deep_and_keep_what_is_up() -> None:
+def test_upright_slices_are_whole_and_keep_what_is_up() -> None:
     z = np.arange(40, dtype=np.uint8)[:, None, None]
     labels = np.broadcast_to(z, (40, 64, 64)).copy()
-    sides = set()
+    shapes = set()
     for seed in range(12):
         random = np.random.default_rng(seed)
-        images, truth = segmenter_batch([(labels.astype(np.float16), labels)] * 2, 48, random, slices=3)
-        sides.add(truth.shape[1])
-        if truth.shape[1] == 32:
-            # Depth runs down or up the crop, never across it.
-            assert (truth == truth[:, :, :1]).all()
-            assert (truth[:, 1:, 0] != truth[:, :-1, 0]).all()
+        images, truth = segmenter_batch([(labels.astype(np.float16), labels)] * 2, 32, random, slices=3)
         assert images.shape == (2, 3, *truth.shape[1:])
-    assert sides == {32, 48}
+        shapes.add(truth.shape[1:])
+        if truth.shape[1] == 48:
+            # Depth runs down or up the slice, never across it; beyond it are whole strides without a label.
+            assert (truth == truth[:, :, :1]).all()
+            for column in truth[:, :, 0]:
+                known = column[column != NOT_LABELLED]
+                assert sorted(known.tolist()) == list(range(40))
+                assert (known[1:] != known[:-1]).all()
+    assert shapes == {(48, 64), (32, 32)}
     for seed in range(6):
         pair = [(labels.astype(np.float16), labels)] * 2
-        _, truth = segmenter_batch(pair, 48, np.random.default_rng(seed), slices=3, axes="z")
-        assert truth.shape[1] == 48
+        _, truth = segmenter_batch(pair, 32, np.random.default_rng(seed), slices=3, axes="z")
+        assert truth.shape[1] == 32
 
 
 def test_a_denoiser_shows_the_segmenter_what_it_makes_of_some_tomograms(
