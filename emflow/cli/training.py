@@ -95,13 +95,13 @@ def simulated_tomograms(
     *,
     simulation: TomogramSimulation,
 ) -> AbstractContextManager[Material]:
-    """Give simulated tomograms as `simulated` gives scenes: few are at hand at a time, each cropped often."""
+    """Give simulated tomograms as `simulated` gives scenes: each is cropped often."""
     return simulated(
         make_sample,
         make_batch,
         config,
         workers=simulation.workers,
-        window=24,
+        window=simulation.window,
         crops=simulation.crops,
         kept_apart=2,
     )

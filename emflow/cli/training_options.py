@@ -149,7 +149,11 @@ class TomogramSimulation(Simulation):
         Folder that keeps simulated tomograms: another training takes them from there.
     crops
         How often a tomogram is learned from before another takes its place.
+    window
+        Tomograms at hand at a time, some 13 MB of memory each: of few the network learns to know each by
+        heart, many take hours to simulate.
     """
 
     keep: Path | None = None
     crops: float = 400.0
+    window: int = 24

@@ -151,6 +151,22 @@ def test_halves_are_independent_counts_of_half_the_dose() -> None:
     assert series.expected[0].mean() < series.expected[2].mean()
 
 
+def test_what_lies_at_one_side_leaves_no_trace_at_the_other() -> None:
+    rng = np.random.default_rng(3)
+    volts = np.zeros((20, 64, 64), dtype=np.float32)
+    volts[8:12, :, :3] = 10.0
+    series = record_tilt_series(
+        rng,
+        TomogramRanges(defocus_angstrom=(50_000.0, 50_000.0)),
+        Specimen(volts, np.zeros(volts.shape, dtype=np.uint8), 10.0),
+        TiltGeometry.nominal(np.array([0.0]), 0.0),
+        (64, 64),
+    )
+    image = series.expected[0] / np.median(series.expected[0])
+    assert np.ptp(image[:, :16]) > 0.1
+    assert np.ptp(image[:, -16:]) < 1e-3
+
+
 def test_doses_go_from_the_middle_outwards() -> None:
     order = dose_symmetric_order(np.arange(-9.0, 10.0, 3.0))
     assert order.tolist() == [5, 3, 1, 0, 2, 4, 6]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emflow.ctf import ctf_2d, interaction_radian_per_volt_angstrom
+from emflow.ctf import ctf_2d, electron_wavelength_angstrom, interaction_radian_per_volt_angstrom
 from emflow.motion.dose import damage_amplitude
 from emflow.reconstruction import project
 from emflow.simulation.ranges import uniform
@@ -15,6 +15,8 @@ from emflow.simulation.tomograms.ranges import TomogramRanges
 from emflow.simulation.tomograms.specimen import ICE_VOLT, Specimen
 from emflow.tilt_geometry import TiltGeometry
 
+# Beyond what the defocus spreads: the damage's and the B-factor's envelopes do so, too.
+_MARGIN_PIXELS = 8
 _MOST_COS = math.cos(math.radians(75.0))
 
 
@@ -109,7 +111,10 @@ def record_tilt_series(
         * interaction_radian_per_volt_angstrom(ranges.voltage_kilovolt)
     )
     projected = project(torch.from_numpy(specimen.volts).to(device), geometry, pixel, shape).cpu().numpy()
-    ky, kx = np.fft.fftfreq(shape[0], pixel)[:, None], np.fft.rfftfreq(shape[1], pixel)[None]
+    # The CTF spreads what lies at one side over the border: without a margin to the side across.
+    margin = _delocalisation_pixels(float(defocus.max()), ranges.voltage_kilovolt, pixel)
+    padded = shape[0] + 2 * margin, shape[1] + 2 * margin
+    ky, kx = np.fft.fftfreq(padded[0], pixel)[:, None], np.fft.rfftfreq(padded[1], pixel)[None]
     frequency = np.hypot(ky, kx)
     halves = np.empty((2, len(geometry), *shape), dtype=np.float32)
     noiseless = np.empty((len(geometry), *shape), dtype=np.float32)
@@ -117,7 +122,7 @@ def record_tilt_series(
     # (potential far below that of ice) the image is brighter.
     for n, image in enumerate(projected):
         transfer = ctf_2d(
-            shape,
+            padded,
             pixel,
             defocus_u_angstrom=float(defocus[n]),
             defocus_v_angstrom=float(defocus[n]),
@@ -128,7 +133,9 @@ def record_tilt_series(
             b_factor_square_angstrom=b_factor,
         ) * damage_amplitude(frequency, float(pre_exposure[n] + exposure / 2), ranges.voltage_kilovolt)
         mean = float(image.mean())
-        wave = np.fft.irfft2(transfer * np.fft.rfft2(image - mean), s=shape)
+        around = np.pad(image - mean, margin, mode="symmetric")
+        wave = np.fft.irfft2(transfer * np.fft.rfft2(around), s=padded)
+        wave = wave[margin : margin + shape[0], margin : margin + shape[1]]
         path = _path_angstrom(specimen, float(geometry.y_tilt_degrees[n]))
         electrons = exposure * pixel**2 * efficiency * math.exp(-path / free_path)
         expected = electrons * np.clip(1 + strength * wave, 0.02, 6)
@@ -158,6 +165,15 @@ def with_stated_axis(
     """Return a series whose stated tilt axis is wrong by up to so many degrees."""
     error = largest_error_degrees * (2 * rng.random() - 1)
     return replace(series, nominal_axis_degrees=series.nominal_axis_degrees + error)
+
+
+def _delocalisation_pixels(
+    defocus_angstrom: float, voltage_kilovolt: float, pixel_size_angstrom: float
+) -> int:
+    """Return how far an image's finest detail is spread: wavelength times defocus times frequency."""
+    finest = 0.5 / pixel_size_angstrom
+    spread = electron_wavelength_angstrom(voltage_kilovolt) * defocus_angstrom * finest
+    return math.ceil(spread / pixel_size_angstrom) + _MARGIN_PIXELS
 
 
 def _path_angstrom(specimen: Specimen, tilt_degrees: float) -> float:
