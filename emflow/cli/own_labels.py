@@ -211,12 +211,12 @@ def train_on_labels(
     if not apart:
         config = replace(config, patience=0)  # nothing says when to stop
     replayed = round(config.batch * replay)
-    make_batch = partial(segmenter.segmenter_batch, slices=slices, axes="z")
+    stride = build(card.architecture).stride
+    make_batch = partial(segmenter.segmenter_batch, slices=slices, axes="z", stride=stride)
     simulation: AbstractContextManager[Material | None] = nullcontext()
     if replayed:
         simulation = simulate(make_batch, replace(config, batch=replayed))
     with simulation as simulated:
-        stride = build(card.architecture).stride
         network, made = train(
             task=SEGMENT,
             architecture=card.architecture,

@@ -23,7 +23,7 @@ from emflow.io.files import sha256, write_text
 from emflow.io.gpus import take_device
 from emflow.io.model import load_model
 from emflow.kept_apart import NAMES
-from emflow.networks import UNet, build
+from emflow.networks import UNet, build, deepened
 from emflow.resources import model_folder
 from emflow.simulation import ParticleLibrary
 from emflow.training import processes
@@ -135,11 +135,13 @@ def train(
     network = build(architecture)
     if run.init_from is not None:
         parent, card = load_model(starting_model(run.init_from), task)
-        if dict(card.architecture) != dict(architecture):
+        own, wanted = card.architecture["channels"], architecture["channels"]
+        if {**card.architecture, "channels": wanted} != architecture or wanted[: len(own)] != own:
             raise SettingError(
-                f"{run.init_from}: its channels are {card.architecture['channels']}; give --channels alike"
+                f"{run.init_from}: its channels are {own}; give --channels alike, or with more levels after "
+                "them"
             )
-        network.load_state_dict(parent.state_dict())
+        network.load_state_dict(deepened(parent, tuple(wanted)).state_dict())
     learner = Learner(network, config, loss)
     hours_before = 0.0
     # From which step on the schedule was laid out for how many steps.

@@ -150,8 +150,8 @@ class TomogramSimulation(Simulation):
     crops
         How often a tomogram is learned from before another takes its place.
     window
-        Tomograms at hand at a time, some 13 MB of memory each: of few the network learns to know each by
-        heart, many take hours to simulate.
+        Tomograms at hand at a time, 13 MB of memory each: few are learned by heart, many take long to
+        simulate before the first step.
     """
 
     keep: Path | None = None
