@@ -33,11 +33,13 @@ from emflow.tilt_geometry import TiltGeometry
 
 PIXEL = 5.0
 VOLUME = (160, 300, 360)  # z, y, x
-IMAGE = (320, 400)
+IMAGE = (500, 460)  # every particle is in all of them
 BOX = 48
 SATELLITE = 10.0  # pixels from the centre, along the particle's z
 SIGMA = 2.5  # of a bead, in pixels
 FAINT = 0.5
+# Divided by how many slices meet in each frequency: their mere sum is blurred across the tilt axis.
+EXTRACTION = ("--no_ctf", "--no_ic", "--apply_orientations", "--div", "--SNR", "1000")
 # Wanted of the bright bead, in pixels, and of the direction to the faint one, in degrees.
 WITHIN_PIXELS, WITHIN_DEGREES = 0.5, 5.0
 
@@ -150,7 +152,7 @@ def bead_errors(folder: Path, count: int) -> tuple[NDArray[np.float64], NDArray[
     """Return how far bright beads are from their boxes' centres, pixels, and faint ones from z, degrees."""
     pixels, degrees = [], []
     for n in range(count):
-        with mrcfile.open(folder / "TS_01" / f"{n + 1}_data.mrc", permissive=True) as mrc:
+        with mrcfile.open(folder / "TS_01" / f"{n + 1}_div.mrc", permissive=True) as mrc:
             box = ndimage.gaussian_filter(-mrc.data.astype(np.float64), 1.0)
         bright = peak_near(box, np.full(3, BOX // 2), BOX)
         pixels.append(float(np.linalg.norm(bright - BOX // 2)))
@@ -179,7 +181,8 @@ def check_beads(relion: Path, count: int) -> bool:
     """Print how right RELION's boxes are, and how wrong with the tilts' sign turned."""
     rng = np.random.default_rng(5)
     beads = Beads.draw(rng, count)
-    tilts = np.arange(-60.0, 61.0, 3.0)
+    # All around: a bead is as sharp along the beam as across.
+    tilts = np.arange(-88.0, 91.0, 3.0)
     shown = TiltGeometry(
         np.full(len(tilts), 1.5),
         tilts,
@@ -194,7 +197,7 @@ def check_beads(relion: Path, count: int) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             stars = exported(root, beads, shown, said)
-            boxes = extract(relion, root, stars, "Extract/", ("--no_ctf", "--no_ic", "--apply_orientations"))
+            boxes = extract(relion, root, stars, "Extract/", EXTRACTION)
             pixels, degrees = bead_errors(boxes, count)
         hits = (pixels <= WITHIN_PIXELS) & (degrees <= WITHIN_DEGREES)
         right.append(int(hits.sum()))
