@@ -32,6 +32,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._/+=-]")
 _JOB = re.compile(r"(?:^|(?<=/))job(?=\d+/)")
 # a.tif becomes a.tif.mrc, so a file of that name must become something else.
 _TWO_SUFFIXES = re.compile(r"\.(?:tiff?|mrc)\.mrc$", re.IGNORECASE)
+_STACK = re.compile(r"\.(?:mrcs|st|tiff?)$", re.IGNORECASE)
 
 
 def relion_micrograph_name(name: str) -> str:
@@ -51,6 +52,15 @@ def relion_micrograph_name(name: str) -> str:
     """
     safe = _safe(name, taken=bool(_TWO_SUFFIXES.search(name)))
     return f"{LINKS}/{safe}" if safe.endswith(".mrc") else f"{LINKS}/{safe}.mrc"
+
+
+def reads_as_stack(path: str) -> bool:
+    """Whether RELION reads images by their number from a file of this name.
+
+    It goes by the suffix, takes ``.mrc`` for a volume, and refuses ``000001@TS_01.mrc`` (RELION 5.0,
+    ``src/image.h``).
+    """
+    return bool(_STACK.search(path)) and not _UNSAFE.search(path)
 
 
 def _safe(name: str, *, taken: bool = False) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emflow.io.star import read_star_text
 from emflow.io.star.reading import TextTable
+from emflow.relion import reads_as_stack
 
 _TOMOGRAM = (
     "rlnTomoName",
@@ -157,6 +158,9 @@ def _tilts(path: Path, name: str) -> Iterator[str]:
     for row, image in enumerate(table.column("rlnMicrographName"), 1):
         if _found(path, image) is None:
             yield f"{path}: data_{name} rlnMicrographName row {row}: {image}: no such file"
+        elif "@" in image and not reads_as_stack(image.rpartition("@")[2]):
+            told = f"{image}: RELION reads no stack of that name, but of .mrcs, .st or .tif"
+            yield f"{path}: data_{name} rlnMicrographName row {row}: {told}"
 
 
 def _particles(path: Path, sizes: Sizes | None) -> Iterator[str]:

@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from emflow.io.files import link
 from emflow.io.index import TiltRow, VolumeRow
 from emflow.io.star import write_star
+from emflow.relion import reads_as_stack
 
 TOMOGRAMS = "tomograms.star"
 PARTICLES = "particles.star"
 OPTIMISATION_SET = "optimisation_set.star"
 IMPORT = "coordinates.star"
+STACKS = "stacks"
 COMMENT = "Centred coordinates: angstrom from voxel side // 2 of the unbinned tomogram, whose sides are even"
 _ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 _COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
@@ -42,19 +45,23 @@ def write_relion_tomograms(folder: Path, tomograms: Sequence[ExportedTomogram], 
     Parameters
     ----------
     folder
-        Where they go: tomograms.star, tilt_series/, particles.star, optimisation_set.star; of tomograms
-        without tilt series, particles.star and coordinates.star with a file a tomogram.
+        Where they go: tomograms.star, tilt_series/, particles.star, optimisation_set.star, and in stacks/
+        links to stacks by names that RELION reads as such; of tomograms without tilt series, particles.star
+        and coordinates.star with a file a tomogram.
     root
         The folder that RELION is started in: names of files are below it.
     """
     aligned = [tomogram for tomogram in tomograms if tomogram.tilts]
     folder.mkdir(parents=True, exist_ok=True)
     if aligned:
+        linked: set[str] = set()
         for tomogram in aligned:
             name = tomogram.volume.name
             path = folder / "tilt_series" / f"{name}.star"
             path.parent.mkdir(exist_ok=True)
-            write_star(path, {name: tilt_table(tomogram.tilts, root)}, if_changed=True)
+            stacks = _linked_stacks(tomogram, folder / STACKS)
+            linked.update(one.name for one in stacks.values())
+            write_star(path, {name: tilt_table(tomogram.tilts, stacks, root)}, if_changed=True)
         table = tomogram_table(aligned, folder, root)
         write_star(folder / TOMOGRAMS, {"global": table}, comments=[COMMENT], if_changed=True)
         write_star(
@@ -67,16 +74,29 @@ def write_relion_tomograms(folder: Path, tomograms: Sequence[ExportedTomogram], 
             },
             if_changed=True,
         )
-        _remove_unlisted(folder / "tilt_series", {tomogram.volume.name for tomogram in aligned})
+        _remove_unlisted(folder / "tilt_series", {f"{tomogram.volume.name}.star" for tomogram in aligned})
+        _remove_unlisted(folder / STACKS, linked)
     else:
         _write_import(folder, tomograms, root)
     write_star(folder / PARTICLES, particle_tables(tomograms), comments=[COMMENT], if_changed=True)
 
 
+def _linked_stacks(tomogram: ExportedTomogram, folder: Path) -> dict[str, Path]:
+    """Link the stacks of a tilt series that RELION would not read as such; return the links by path."""
+    numbered = [tilt.image_path.rpartition("@")[2] for tilt in tomogram.tilts if "@" in tilt.image_path]
+    stacks = [path for path in dict.fromkeys(numbered) if not reads_as_stack(path)]
+    name = tomogram.volume.name
+    links = {path: folder / f"{name}{f'_{n}' if n > 1 else ''}.mrcs" for n, path in enumerate(stacks, 1)}
+    for path, one in links.items():
+        folder.mkdir(exist_ok=True)
+        link(one, Path(path))
+    return links
+
+
 def _remove_unlisted(folder: Path, listed: set[str]) -> None:
-    """Remove the tables of tilt series that an earlier export had and this one has not."""
-    for path in folder.glob("*.star"):
-        if path.stem not in listed:
+    """Remove the tables of tilt series, or links, that an earlier export had and this one has not."""
+    for path in folder.glob("*"):
+        if path.name not in listed:
             path.unlink()
 
 
@@ -86,13 +106,13 @@ def _name(path: Path | str, root: Path) -> str:
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def image_name(tilt: TiltRow, root: Path) -> str:
-    """Return rlnMicrographName of a tilt: a file, or a slice of a stack."""
+def image_name(tilt: TiltRow, stacks: Mapping[str, Path], root: Path) -> str:
+    """Return rlnMicrographName of a tilt: a file, or a slice of a stack, by its link where it has one."""
     number, mark, path = tilt.image_path.rpartition("@")
-    return f"{number}{mark}{_name(path, root)}"
+    return f"{number}{mark}{_name(stacks.get(path, path), root)}"
 
 
-def tilt_table(tilts: Sequence[TiltRow], root: Path) -> pd.DataFrame:
+def tilt_table(tilts: Sequence[TiltRow], stacks: Mapping[str, Path], root: Path) -> pd.DataFrame:
     """Return the table of one tilt series, in the order of its tilts."""
 
     def numbers(field: str, default: float = 0.0) -> list[float]:
@@ -106,7 +126,7 @@ def tilt_table(tilts: Sequence[TiltRow], root: Path) -> pd.DataFrame:
     )
     y_tilt = numbers("y_tilt_degrees")
     columns: dict[str, object] = {
-        "rlnMicrographName": [image_name(tilt, root) for tilt in tilts],
+        "rlnMicrographName": [image_name(tilt, stacks, root) for tilt in tilts],
         "rlnTomoNominalStageTiltAngle": numbers("nominal_tilt_degrees"),
         "rlnTomoNominalTiltAxisAngle": numbers("nominal_axis_degrees"),
         "rlnMicrographPreExposure": numbers("pre_exposure_electrons_per_square_angstrom"),

@@ -65,6 +65,14 @@ def _text(name: str, old: str, new: str) -> Callable[[Path], None]:
 
 
 SERIES = "tilt_series/TS_01.star"
+
+
+def _stack_called_mrc(project: Path) -> None:
+    (project.parents[3] / "stacks/TS_01.st").rename(project.parents[3] / "stacks/TS_01.mrc")
+    path = project / SERIES
+    path.write_text(path.read_text().replace("stacks/TS_01.st", "stacks/TS_01.mrc"))
+
+
 MANDATORY = [
     *(
         (_without("tomograms.star", "global", label), f"data_global: {label} is missing")
@@ -112,6 +120,7 @@ MANDATORY = [
     (_with("tomograms.star", "global", "rlnTomoSizeZ", 201), "201 is not even"),
     (_with("tomograms.star", "global", "rlnTomoHand", 0.0), "should be 1 or -1"),
     (_text(SERIES, "stacks/TS_01.st", "stacks/TS_99.st"), "stacks/TS_99.st: no such file"),
+    (_stack_called_mrc, "000001@stacks/TS_01.mrc: RELION reads no stack of that name"),
     (
         _text("optimisation_set.star", "relion/particles.star", "relion/picks.star"),
         "relion/picks.star: no such file",

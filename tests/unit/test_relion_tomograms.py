@@ -42,7 +42,7 @@ VOLUME = VolumeRow(
 )
 
 
-def _tilt(number: int, root: Path, **values: float) -> TiltRow:
+def _tilt(number: int, root: Path, **values: float | str) -> TiltRow:
     row = TiltRow(
         f"tilt{number}",
         OK,
@@ -160,6 +160,31 @@ def test_a_bead_lands_on_itself_in_every_tilt(
         )
         drawn = geometry.project(bead[None])[0, 0] / PIXEL + np.array([512 // 2, 384 // 2])
         np.testing.assert_allclose(_relion_position(point, tilt, tomogram, (384, 512)), drawn, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["TS_01.mrc", "TS_01.ali", "my stack.st"])
+def test_a_stack_that_relion_would_not_read_as_one_is_linked(tmp_path: Path, name: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    stacks = [data / name, data / "extra.mrcs", data / f"more_{name}"]
+    for stack in stacks:
+        stack.write_bytes(b"images")
+    tilts = [_tilt(n, tmp_path, image_path=f"{n + 1:06d}@{stacks[n // 2]}") for n in range(5)]
+    folder = tmp_path / "results/tomo/s/relion"
+    write_relion_tomograms(
+        folder, [ExportedTomogram(VOLUME, tilts, _picks(np.zeros((1, 3)), [0.9]))], tmp_path
+    )
+    names = read_star(folder / "tilt_series/TS_01.star")["TS_01"]["rlnMicrographName"].tolist()
+    links = [folder / "stacks/TS_01.mrcs", folder / "stacks/TS_01_2.mrcs"]
+    relative = [str(one.relative_to(tmp_path)) for one in (links[0], stacks[1], links[1])]
+    assert names == [f"{n + 1:06d}@{relative[n // 2]}" for n in range(5)]
+    assert [link.resolve() for link in links] == [stacks[0], stacks[2]]
+    # A later export with stacks that need none leaves none.
+    again = [_tilt(n, tmp_path, image_path=f"{n + 1:06d}@{stacks[1]}") for n in range(5)]
+    write_relion_tomograms(
+        folder, [ExportedTomogram(VOLUME, again, _picks(np.zeros((1, 3)), [0.9]))], tmp_path
+    )
+    assert not list((folder / "stacks").iterdir())
 
 
 def test_tables_have_what_relion_5_demands(tmp_path: Path) -> None:
