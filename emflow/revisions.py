@@ -23,11 +23,11 @@ REVISIONS = MappingProxyType(
         "segment": 2,
         "pick_tomogram": 1,
         "match_template": 3,
-        "export_tomograms": 2,
-        "summarise_tomograms": 2,
+        "export_tomograms": 3,
+        "summarise_tomograms": 3,
         "train_denoiser": 1,
         "train_picker": 1,
-        "train_segmenter": 4,
-        "train_tomogram_denoiser": 1,
+        "train_segmenter": 5,
+        "train_tomogram_denoiser": 2,
     }
 )

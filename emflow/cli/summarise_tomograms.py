@@ -11,16 +11,18 @@ from numpy.typing import NDArray
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, read_volume_row
 from emflow.io.files import replacing, write_text
-from emflow.io.index import FAILED, OK, ExportedSeriesRow, TiltRow, read_index
+from emflow.io.index import FAILED, OK, ExportedSeriesRow, TiltRow, VolumeRow, read_index
 from emflow.io.relion_tomograms import OPTIMISATION_SET, TOMOGRAMS
 from emflow.io.volume_picks import read_all_picks
 from emflow.io.volumes import open_labels
+from emflow.relion import extraction_box_pixels
 from emflow.tomogram_pictures import SlicePicks, draw_slice
 from emflow.tomogram_summary import SeriesSummary, TomogramSummary, summary_text
 
 STAGE = "summarise_tomograms"
 # Slices that a picture is the mean of: one alone is noise.
 _MEAN_SLICES = 5
+# Of a circle about a pick, and half of what the boxes that are proposed to RELION have room for.
 _RADIUS_ANGSTROM = 140.0
 _BY_TEMPLATE = "by_template"
 
@@ -91,18 +93,22 @@ def summarise_tomograms(
     }
     failures = {row.name: row.reason for row in rows if row.status == FAILED}
     summary = TomogramSummary(session, series, failures, dict(by_class), sorted(templates), left_out, files)
-    write_text(folder / "summary.txt", summary_text(summary, _commands(relion, aligned=aligned)))
+    first = read_volume_row(folder / used[0].name / "tomogram.tsv") if aligned and used else None
+    write_text(folder / "summary.txt", summary_text(summary, _commands(relion, first)))
     write_text(output, json.dumps(summary.to_dict(), indent=2) + "\n")
     particles = sum(one.particles for one in series)
     say(STAGE, f"{session}: {particles} particles from {len(series)} tomograms")
 
 
-def _commands(relion: Path, *, aligned: bool) -> list[str]:
-    """Return how to go on, started in the session's folder."""
-    if aligned:
+def _commands(relion: Path, aligned: VolumeRow | None) -> list[str]:
+    """Return how to go on, started in the session's folder; at the voxels of a tomogram that was aligned."""
+    if aligned is not None:
+        unbinned = aligned.unbinned_pixel_size_angstrom or 1.0
+        binning = max(1, round((aligned.pixel_size_angstrom or unbinned) / unbinned))
+        crop = extraction_box_pixels(2 * _RADIUS_ANGSTROM, binning * unbinned)
         return [
-            f"relion_tomo_subtomo --i {relion / OPTIMISATION_SET} --o Extract/ --b 128 --crop 96 --bin 4 "
-            "--stack2d"
+            f"relion_tomo_subtomo --i {relion / OPTIMISATION_SET} --o Extract/ --b {2 * crop} --crop {crop} "
+            f"--bin {binning} --stack2d   # boxes for particles of up to {2 * _RADIUS_ANGSTROM:.0f} A"
         ]
     return [
         f"relion_tomo_import_coordinates --i {relion / 'coordinates.star'} --o ImportCoords/ --centered "

@@ -88,6 +88,7 @@ rule train_segmenter:
         " --output models/segmenter"
         " --keep models/tomograms"
         " --denoiser models/tomogram_denoiser"
+        " --window 96"
         " --steps {params.steps:q}"
         " --tomograms {params.tomograms:q}"
         " --seed {params.seed:q}"
