@@ -159,7 +159,7 @@ def _tilts(path: Path, name: str) -> Iterator[str]:
         if _found(path, image) is None:
             yield f"{path}: data_{name} rlnMicrographName row {row}: {image}: no such file"
         elif "@" in image and not reads_as_stack(image.rpartition("@")[2]):
-            told = f"{image}: RELION reads no stack of that name, but of .mrcs, .st or .tif"
+            told = f"{image}: RELION reads no stack of that name, but plain ones ending in .mrcs, .st or .tif"
             yield f"{path}: data_{name} rlnMicrographName row {row}: {told}"
 
 

@@ -85,11 +85,14 @@ def _linked_stacks(tomogram: ExportedTomogram, folder: Path) -> dict[str, Path]:
     """Link the stacks of a tilt series that RELION would not read as such; return the links by path."""
     numbered = [tilt.image_path.rpartition("@")[2] for tilt in tomogram.tilts if "@" in tilt.image_path]
     stacks = [path for path in dict.fromkeys(numbered) if not reads_as_stack(path)]
-    name = tomogram.volume.name
-    links = {path: folder / f"{name}{f'_{n}' if n > 1 else ''}.mrcs" for n, path in enumerate(stacks, 1)}
-    for path, one in links.items():
+    links = {}
+    for n, path in enumerate(stacks, 1):
+        name = tomogram.volume.name if n == 1 else f"{tomogram.volume.name}_{n}"
+        # A TIFF of an odd name is still one; all others are MRC.
+        suffix = Path(path).suffix if Path(path).suffix.lower() in (".tif", ".tiff") else ".mrcs"
+        links[path] = folder / f"{name}{suffix}"
         folder.mkdir(exist_ok=True)
-        link(one, Path(path))
+        link(links[path], Path(path))
     return links
 
 

@@ -162,7 +162,7 @@ def test_a_bead_lands_on_itself_in_every_tilt(
         np.testing.assert_allclose(_relion_position(point, tilt, tomogram, (384, 512)), drawn, atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["TS_01.mrc", "TS_01.ali", "my stack.st"])
+@pytest.mark.parametrize("name", ["TS_01.mrc", "TS_01.ali", "my stack.st", "my stack.tif"])
 def test_a_stack_that_relion_would_not_read_as_one_is_linked(tmp_path: Path, name: str) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -175,7 +175,8 @@ def test_a_stack_that_relion_would_not_read_as_one_is_linked(tmp_path: Path, nam
         folder, [ExportedTomogram(VOLUME, tilts, _picks(np.zeros((1, 3)), [0.9]))], tmp_path
     )
     names = read_star(folder / "tilt_series/TS_01.star")["TS_01"]["rlnMicrographName"].tolist()
-    links = [folder / "stacks/TS_01.mrcs", folder / "stacks/TS_01_2.mrcs"]
+    suffix = ".tif" if name.endswith("tif") else ".mrcs"
+    links = [folder / f"stacks/TS_01{suffix}", folder / f"stacks/TS_01_2{suffix}"]
     relative = [str(one.relative_to(tmp_path)) for one in (links[0], stacks[1], links[1])]
     assert names == [f"{n + 1:06d}@{relative[n // 2]}" for n in range(5)]
     assert [link.resolve() for link in links] == [stacks[0], stacks[2]]
