@@ -1,12 +1,13 @@
 """Tomography where the truth is known: alignment, denoising, segmentation, picks, cost.
 
-    python benchmarks/tomography.py [--tomograms 4] [--seed 2026] [--series 6] [--segmenter MODEL]
-        [--models FOLDER] [--map FILE=KDA ...]
+    python benchmarks/tomography.py [--tomograms 4] [--seed 2026] [--series 6] [--segmenter MODEL ...]
+        [--models FOLDER] [--map FILE=KDA ...] [--default]
 
 Tomograms are of seeds and structures that no training has seen: made-up ones, or with --models and --map
 molecules: atomic models above 1500 kDa take the ribosome's place, all others those of complexes. A map's
-density is given the potential that an atomic model of its mass would have. Prints what
-benchmarks/RESULTS.md keeps.
+density is given the potential that an atomic model of its mass would have. Several segmenters are judged side
+by side on the same tomograms; with --default only as the pipeline has it when nothing else is said, along all
+axes of denoised tomograms. Prints what benchmarks/RESULTS.md keeps.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import torch
 
 from emflow.cli.pick_tomogram import SUGGESTED_THRESHOLD
 from emflow.evaluation.membranes import SurfaceCounts, surfaces_by_wedge
-from emflow.evaluation.segmentation import class_scores, evaluate_segmenter
+from emflow.evaluation.segmentation import class_scores, evaluate_labels
 from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
 from emflow.evaluation.volume_picking import PickScores, match_picks
 from emflow.io.atomic_models import read_atomic_models
@@ -212,28 +213,40 @@ def main() -> None:
     parser.add_argument(
         "--map", nargs="*", default=[], metavar="FILE=KDA", help="maps of held-apart complexes"
     )
-    parser.add_argument("--segmenter", default="segmenter", help="model folder, or a shipped model's name")
+    parser.add_argument(
+        "--segmenter", nargs="*", default=["segmenter"], help="model folders, or shipped models' names"
+    )
+    parser.add_argument("--default", action="store_true", help="denoised tomograms along all axes alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.series:
         alignment(arguments.series)
-    segmenter, _ = load_model(model_folder(arguments.segmenter), SEGMENT)
+    segmenters = {name: load_model(model_folder(name), SEGMENT)[0] for name in arguments.segmenter}
     denoiser, _ = load_model(shipped_model("tomogram_denoiser"), DENOISE_TOMOGRAM)
     ribosomes, complexes = molecules(arguments.models, arguments.map)
     tomograms = held_apart(arguments.tomograms, arguments.seed, ribosomes=ribosomes, complexes=complexes)
-    scores = evaluate_tomogram_denoiser(lambda one: denoised(denoiser, (one.even, one.odd)), tomograms)
-    print(f"denoising: {scores}")
+    if not arguments.default:
+        scores = evaluate_tomogram_denoiser(lambda one: denoised(denoiser, (one.even, one.odd)), tomograms)
+        print(f"denoising: {scores}")
     swapped = [replace(one, full=denoised(denoiser, (one.even, one.odd))) for one in tomograms]
-    for what, volumes in (("raw", tomograms), ("denoised", swapped)):
-        for axes in ("z", "zyx"):
-            print(f"segmentation of {what} tomograms, slices along {', '.join(axes)}")
-            for name, one in evaluate_segmenter(segmenter, volumes, axes).items():
-                print(f"  {name}: {one}")
-            print(f"picks in {what} tomograms, slices along {', '.join(axes)}, figure of merit at least 0.5")
-            segmented = [class_scores(segmenter, one.full, axes) for one in volumes]
-            picking([scores for scores, _ in segmented], tomograms)
-        membranes([labels for _, labels in segmented], tomograms)  # of slices along all axes, the last
-    cost(segmenter)
+    for name, segmenter in segmenters.items():
+        for what, volumes in (("raw", tomograms), ("denoised", swapped)):
+            for axes in ("z", "zyx"):
+                if (what, axes) == ("denoised", "zyx") or not arguments.default:
+                    print(f"{name}: {what} tomograms, slices along {', '.join(axes)}")
+                    segmentation(segmenter, volumes, axes)
+    cost(next(iter(segmenters.values())))
+
+
+def segmentation(segmenter: UNet, tomograms: list[SimulatedTomogram], axes: str) -> None:
+    """Print how well classes, particles and membranes are found."""
+    found = [class_scores(segmenter, one.full, axes) for one in tomograms]
+    labels = [labels for _, labels in found]
+    for name, one in evaluate_labels(labels, tomograms).items():
+        print(f"  {name}: {one}")
+    print("  picks, figure of merit at least 0.5")
+    picking([scores for scores, _ in found], tomograms)
+    membranes(labels, tomograms)
 
 
 if __name__ == "__main__":

@@ -34,10 +34,22 @@ def class_scores(
 def evaluate_segmenter(
     network: UNet, tomograms: Sequence[SimulatedTomogram], axes: str = "z"
 ) -> dict[str, Any]:
-    """Return Dice and surface Dice (within one voxel) of each class, mean over tomograms that have it."""
+    """Segment tomograms and return what `evaluate_labels` says of it."""
+    return evaluate_labels([class_scores(network, one.full, axes)[1] for one in tomograms], tomograms)
+
+
+def evaluate_labels(
+    labels: Sequence[NDArray[np.uint8]], tomograms: Sequence[SimulatedTomogram]
+) -> dict[str, Any]:
+    """Return Dice and surface Dice (within one voxel) of each class, mean over tomograms that have it.
+
+    Parameters
+    ----------
+    labels
+        What was found in each tomogram, (z, y, x).
+    """
     table: dict[str, list[tuple[float, float]]] = {label.name.lower(): [] for label in Label}
-    for tomogram in tomograms:
-        _, found = class_scores(network, tomogram.full, axes)
+    for found, tomogram in zip(labels, tomograms, strict=True):
         known = known_voxels(tomogram.labels)
         for label in Label:
             masks = found == label, tomogram.labels == label
