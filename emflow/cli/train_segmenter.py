@@ -17,7 +17,7 @@ def train_segmenter(
     steps: Steps = 4000,
     learning: Learning = LEARNING,
     seed: Seed = 17,
-    channels: Channels = (16, 32, 64, 128),
+    channels: Channels = (16, 32, 64, 128, 192),
     slices: int = 7,
     crop_pixels: int = 160,
     simulation: TomogramSimulation = SIMULATION,
