@@ -30,7 +30,9 @@ def test_tilt_series_become_a_relion_5_project(finished_tilts: Path) -> None:
     assert tomograms["rlnTomoName"].tolist() == ["TS_01", "TS_02"]
     series = read_star(finished_tilts / tomograms["rlnTomoTiltSeriesStarFile"].iloc[0])["TS_01"]
     name = series["rlnMicrographName"].iloc[0]
-    assert Path(name.partition("@")[2]).is_file()
+    stack = finished_tilts / name.partition("@")[2]
+    assert stack.suffix == ".mrcs"  # RELION 5 reads no image by its number from a .mrc
+    assert stack.is_file()
     assert series["rlnTomoYTilt"].is_monotonic_increasing
     particles = read_star(relion / "particles.star")["particles"]
     assert set(particles["rlnTomoName"]) <= {"TS_01", "TS_02"}
