@@ -145,7 +145,9 @@ def test_a_tomogram_is_denoised_segmented_and_picked(tmp_path: Path) -> None:
     (found,) = read_index(tmp_path / "segmented.tsv", VolumeRow)
     store = find_store(tmp_path, found.store)
     shares = np.asarray(open_volume(store)[:], dtype=np.float32) / 255
-    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=0.02)
+    # Of each class the thirds of two directions are rounded, and the sum of all three.
+    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=len(shares) * 1.5 / 255)
+    assert shares.sum(axis=0).mean() == pytest.approx(1, abs=0.01)  # the least chances round to none
     labels = np.asarray(open_labels(store)[:])
     likeliest = shares.max(axis=0) - np.take_along_axis(shares, labels[None].astype(int), 0)[0]
     assert likeliest.max() < 0.01
