@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from emflow.cli.series import with_geometry
 from emflow.io.index import OK, TiltRow, VolumeRow
 from emflow.io.relion5_check import check_relion5
 from emflow.io.relion_tomograms import ExportedTomogram, write_relion_tomograms
 from emflow.io.star import read_star
 from emflow.io.volume_picks import volume_picks_table
+from emflow.template_matching import refined_peaks
 from emflow.tilt_geometry import TiltGeometry
 
 PIXEL = 5.0
@@ -67,11 +69,10 @@ class Beads:
         satellites = self.centres + self.rotations.apply([0, 0, SATELLITE])
         y, x = np.mgrid[: IMAGE[0], : IMAGE[1]]
         images = np.zeros((len(geometry), *IMAGE), dtype=np.float32)
-        for image, matrix, shift in zip(
-            images, geometry.matrices(), geometry.shifts_angstrom / PIXEL, strict=True
-        ):
-            for points, strength in ((self.centres, 1.0), (satellites, FAINT)):
-                for column, row in points @ matrix.T + shift + [IMAGE[1] // 2, IMAGE[0] // 2]:
+        for points, strength in ((self.centres, 1.0), (satellites, FAINT)):
+            places = geometry.project(PIXEL * points) / PIXEL + [IMAGE[1] // 2, IMAGE[0] // 2]
+            for image, shown in zip(images, places, strict=True):
+                for column, row in shown:
                     distance = (y - row) ** 2 + (x - column) ** 2
                     image -= (strength * np.exp(-0.5 * distance / SIGMA**2)).astype(np.float32)
         return images
@@ -100,12 +101,6 @@ def exported(root: Path, beads: Beads, shown: TiltGeometry, said: TiltGeometry) 
             pre_exposure_electrons_per_square_angstrom=0.0,
             exposure_electrons_per_square_angstrom=3.0,
             image_path=f"{n + 1:06d}@{stack}",
-            x_tilt_degrees=float(said.x_tilt_degrees[n]),
-            y_tilt_degrees=float(said.y_tilt_degrees[n]),
-            z_rot_degrees=float(said.z_rot_degrees[n]),
-            x_shift_angstrom=float(said.x_shift_angstrom[n]),
-            y_shift_angstrom=float(said.y_shift_angstrom[n]),
-            alignment_source="imported",
             defocus_u_angstrom=30_000.0,
             defocus_v_angstrom=30_000.0,
             defocus_angle_degrees=0.0,
@@ -114,6 +109,7 @@ def exported(root: Path, beads: Beads, shown: TiltGeometry, said: TiltGeometry) 
         )
         for n in range(len(said))
     ]
+    tilts = with_geometry(tilts, said, "imported")
     depth, height, width = VOLUME
     volume = VolumeRow(
         "TS_01",
@@ -153,7 +149,7 @@ def bead_errors(folder: Path, count: int) -> tuple[NDArray[np.float64], NDArray[
     pixels, degrees = [], []
     for n in range(count):
         with mrcfile.open(folder / "TS_01" / f"{n + 1}_div.mrc", permissive=True) as mrc:
-            box = ndimage.gaussian_filter(-mrc.data.astype(np.float64), 1.0)
+            box = ndimage.gaussian_filter(-mrc.data.astype(np.float32), 1.0)
         bright = peak_near(box, np.full(3, BOX // 2), BOX)
         pixels.append(float(np.linalg.norm(bright - BOX // 2)))
         z, y, x = np.indices(box.shape) - bright[:, None, None, None]
@@ -164,17 +160,12 @@ def bead_errors(folder: Path, count: int) -> tuple[NDArray[np.float64], NDArray[
     return np.array(pixels), np.array(degrees)
 
 
-def peak_near(box: NDArray[np.float64], at: NDArray[np.integer], within: int) -> NDArray[np.float64]:
-    """Return the place (z, y, x) of the highest voxel near another, refined by a parabola along each axis."""
+def peak_near(box: NDArray[np.float32], at: NDArray[np.integer], within: int) -> NDArray[np.float64]:
+    """Return the place (z, y, x), to a fraction of a voxel, of the highest voxel near another."""
     low = np.maximum(at - within, 1)
     part = box[tuple(slice(a, b) for a, b in zip(low, np.minimum(at + within + 1, BOX - 1), strict=True))]
     top = low + np.array(np.unravel_index(part.argmax(), part.shape))
-    place = top.astype(np.float64)
-    for axis in range(3):
-        step = np.eye(3, dtype=int)[axis]
-        before, here, after = (box[tuple(top + k * step)] for k in (-1, 0, 1))
-        place[axis] += 0.5 * (before - after) / (before - 2 * here + after)
-    return np.asarray(place)
+    return refined_peaks(box, top[None])[0]
 
 
 def check_beads(relion: Path, count: int) -> bool:

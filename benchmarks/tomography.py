@@ -214,7 +214,7 @@ def main() -> None:
         "--map", nargs="*", default=[], metavar="FILE=KDA", help="maps of held-apart complexes"
     )
     parser.add_argument(
-        "--segmenter", nargs="*", default=["segmenter"], help="model folders, or shipped models' names"
+        "--segmenter", nargs="+", default=["segmenter"], help="model folders, or shipped models' names"
     )
     parser.add_argument("--default", action="store_true", help="denoised tomograms along all axes alone")
     arguments = parser.parse_args()

@@ -196,7 +196,9 @@ def deepened(network: UNet, channels: tuple[int, ...]) -> UNet:
         return deeper
     kept = network.state_dict()
     last, width = levels - 1, network.widths[-1]
-    state = deeper.state_dict() | {name: value for name, value in kept.items() if name[:6] != "bottom"}
+    state = deeper.state_dict() | {
+        name: value for name, value in kept.items() if not name.startswith("bottom")
+    }
     for part in ("first", "second"):
         for kind in ("weight", "bias"):
             state[f"down_units.{last}.{part}.{kind}"] = kept[f"bottom.0.{part}.{kind}"]

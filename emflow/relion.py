@@ -4,6 +4,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,12 @@ def reads_as_stack(path: str) -> bool:
     ``src/image.h``).
     """
     return bool(_STACK.search(path)) and not _UNSAFE.search(path)
+
+
+def stack_suffix(path: str) -> str:
+    """Return the suffix of a link under which RELION reads a stack: its own of a TIFF, else that of MRC."""
+    suffix = PurePath(path).suffix
+    return suffix if suffix.lower() in (".tif", ".tiff") else ".mrcs"
 
 
 def _safe(name: str, *, taken: bool = False) -> str:

@@ -123,7 +123,9 @@ def match(
         tile = tomogram.window((z, y, x))
         scores, best = search.scores(tile)
         peaks = _peaks(scores, window, shape, reach, margin)
-        places = np.column_stack([peaks, _refined(scores, peaks)]) + np.tile([p.start for p in window], 2)
+        places = np.column_stack([peaks, refined_peaks(scores, peaks)]) + np.tile(
+            [p.start for p in window], 2
+        )
         found.append(np.column_stack([places, sharpness.sharpened(scores, peaks), best[tuple(peaks.T)]]))
         if progress is not None:
             progress(number + 1, len(tiles))
@@ -162,7 +164,7 @@ def _peaks(
     return peaks[((peaks >= margin) & (peaks < side - margin)).all(axis=1)]
 
 
-def _refined(scores: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:
+def refined_peaks(scores: Volume, peaks: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return peaks (n, 3) to a fraction of a voxel, by a parabola along each axis."""
     middle = scores[tuple(peaks.T)].astype(np.float64)
     refined = peaks.astype(np.float64)

@@ -5,7 +5,7 @@ Coordinates are in angstrom from the tomogram's centre, which is at ``side // 2`
 tomogram's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pandas as pd
 from emflow.io.files import link
 from emflow.io.index import TiltRow, VolumeRow
 from emflow.io.star import write_star
-from emflow.relion import reads_as_stack
+from emflow.relion import reads_as_stack, stack_suffix
 
 TOMOGRAMS = "tomograms.star"
 PARTICLES = "particles.star"
@@ -74,8 +74,9 @@ def write_relion_tomograms(folder: Path, tomograms: Sequence[ExportedTomogram], 
             },
             if_changed=True,
         )
-        _remove_unlisted(folder / "tilt_series", {f"{tomogram.volume.name}.star" for tomogram in aligned})
-        _remove_unlisted(folder / STACKS, linked)
+        tables = (folder / "tilt_series").glob("*.star")
+        _remove_unlisted(tables, {f"{tomogram.volume.name}.star" for tomogram in aligned})
+        _remove_unlisted((path for path in (folder / STACKS).glob("*") if path.is_symlink()), linked)
     else:
         _write_import(folder, tomograms, root)
     write_star(folder / PARTICLES, particle_tables(tomograms), comments=[COMMENT], if_changed=True)
@@ -88,17 +89,15 @@ def _linked_stacks(tomogram: ExportedTomogram, folder: Path) -> dict[str, Path]:
     links = {}
     for n, path in enumerate(stacks, 1):
         name = tomogram.volume.name if n == 1 else f"{tomogram.volume.name}_{n}"
-        # A TIFF of an odd name is still one; all others are MRC.
-        suffix = Path(path).suffix if Path(path).suffix.lower() in (".tif", ".tiff") else ".mrcs"
-        links[path] = folder / f"{name}{suffix}"
+        links[path] = folder / f"{name}{stack_suffix(path)}"
         folder.mkdir(exist_ok=True)
         link(links[path], Path(path))
     return links
 
 
-def _remove_unlisted(folder: Path, listed: set[str]) -> None:
+def _remove_unlisted(paths: Iterable[Path], listed: set[str]) -> None:
     """Remove the tables of tilt series, or links, that an earlier export had and this one has not."""
-    for path in folder.glob("*"):
+    for path in paths:
         if path.name not in listed:
             path.unlink()
 
