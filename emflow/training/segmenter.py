@@ -19,16 +19,17 @@ from emflow.training.batches import Batch
 from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
 from emflow.volume_denoising import denoised
 
-# What a voxel of a class counts in the cross-entropy: thin and rare ones more than what fills the picture.
+# What a voxel of a class counts in the cross-entropy: thin and rare ones more than what fills the picture. More
+# than this for membranes and complexes, and what is likeliest is too thick, and too many.
 CLASS_WEIGHTS = {
     Label.BACKGROUND: 0.5,
-    Label.MEMBRANE: 2.0,
+    Label.MEMBRANE: 1.2,
     Label.RIBOSOME: 1.5,
     Label.FILAMENT: 1.5,
     Label.GOLD: 2.0,
     Label.CARBON: 1.0,
     Label.VOID: 0.5,
-    Label.COMPLEX: 2.0,
+    Label.COMPLEX: 1.0,
 }
 # Of the tomograms, where a denoiser is given; and of the batches, cut along y or x instead of z.
 DENOISED_SHARE = 0.6
