@@ -19,8 +19,8 @@ from emflow.training.batches import Batch
 from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
 from emflow.volume_denoising import denoised
 
-# What a voxel of a class counts in the cross-entropy: thin and rare ones more than what fills the picture. With
-# more for membranes and complexes the likeliest class is a membrane too thick, and a complex too often.
+# What a voxel of a class counts in the cross-entropy: thin and rare ones more than what fills the picture.
+# With more for membranes and complexes the likeliest class is a membrane too thick, and a complex too often.
 CLASS_WEIGHTS = {
     Label.BACKGROUND: 0.5,
     Label.MEMBRANE: 1.2,
