@@ -1,13 +1,14 @@
 """Tomography where the truth is known: alignment, denoising, segmentation, picks, cost.
 
     python benchmarks/tomography.py [--tomograms 4] [--seed 2026] [--series 6] [--segmenter MODEL ...]
-        [--models FOLDER] [--map FILE=KDA ...] [--default]
+        [--models FOLDER] [--map FILE=KDA ...] [--default] [--thin]
 
 Tomograms are of seeds and structures that no training has seen: made-up ones, or with --models and --map
 molecules: atomic models above 1500 kDa take the ribosome's place, all others those of complexes. A map's
-density is given the potential that an atomic model of its mass would have. Several segmenters are judged side
-by side on the same tomograms; with --default only as the pipeline has it when nothing else is said, along all
-axes of denoised tomograms. Prints what benchmarks/RESULTS.md keeps.
+density is given the potential that an atomic model of its mass would have. Their ice is 80 to 200 nm thick,
+60 to 100 with --thin. Several segmenters are judged side by side on the same tomograms; with --default only
+as the pipeline has it when nothing else is said, along all axes of denoised tomograms. Prints what
+benchmarks/RESULTS.md keeps.
 """
 
 import argparse
@@ -46,7 +47,7 @@ from emflow.simulation.tomograms.specimen import Particle
 from emflow.simulation.tomograms.tilts import draw_geometry
 from emflow.tilt_alignment import align, shift_error
 from emflow.tomogram_classes import Label
-from emflow.training.tomograms import held_apart
+from emflow.training.tomograms import RANGES, SHAPE, THICK_RANGES, THICK_SHAPE, held_apart
 from emflow.volume_denoising import denoised
 from emflow.volume_picking import centred_angstrom, find_peaks
 
@@ -217,6 +218,7 @@ def main() -> None:
         "--segmenter", nargs="+", default=["segmenter"], help="model folders, or shipped models' names"
     )
     parser.add_argument("--default", action="store_true", help="denoised tomograms along all axes alone")
+    parser.add_argument("--thin", action="store_true", help="ice of 60 to 100 nm")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.series:
@@ -224,7 +226,10 @@ def main() -> None:
     segmenters = {name: load_model(model_folder(name), SEGMENT)[0] for name in arguments.segmenter}
     denoiser, _ = load_model(shipped_model("tomogram_denoiser"), DENOISE_TOMOGRAM)
     ribosomes, complexes = molecules(arguments.models, arguments.map)
-    tomograms = held_apart(arguments.tomograms, arguments.seed, ribosomes=ribosomes, complexes=complexes)
+    shape, ranges = (SHAPE, RANGES) if arguments.thin else (THICK_SHAPE, THICK_RANGES)
+    tomograms = held_apart(
+        arguments.tomograms, arguments.seed, shape, ranges=ranges, ribosomes=ribosomes, complexes=complexes
+    )
     if not arguments.default:
         scores = evaluate_tomogram_denoiser(lambda one: denoised(denoiser, (one.even, one.odd)), tomograms)
         print(f"denoising: {scores}")

@@ -169,50 +169,6 @@ class UNet(nn.Module):
         return unfold(self.head(x))
 
 
-def deepened(network: UNet, channels: tuple[int, ...]) -> UNet:
-    """Return a network with coarser levels below another's, which answers as that one until it learns.
-
-    What was the bottom becomes the way down and up of its level, and what the level below says is given no
-    weight at first (Chen, Goodfellow and Shlens, Net2Net, 2016).
-
-    Parameters
-    ----------
-    network
-        Stays as it is.
-    channels
-        The network's own, and those of the levels below.
-
-    Raises
-    ------
-    ValueError
-        If they do not begin with the network's own.
-    """
-    levels = len(network.widths)
-    if channels[:levels] != network.widths:
-        raise ValueError(f"{channels} do not begin with {network.widths}")
-    deeper = UNet(network.in_channels, network.out_channels, channels[: levels + 1], network.dimensions)
-    if len(channels) == levels:
-        deeper.load_state_dict(network.state_dict())
-        return deeper
-    kept = network.state_dict()
-    last, width = levels - 1, network.widths[-1]
-    state = deeper.state_dict() | {
-        name: value for name, value in kept.items() if not name.startswith("bottom")
-    }
-    for part in ("first", "second"):
-        for kind in ("weight", "bias"):
-            state[f"down_units.{last}.{part}.{kind}"] = kept[f"bottom.0.{part}.{kind}"]
-            state[f"up_units.{last}.{part}.{kind}"] = kept[f"bottom.1.{part}.{kind}"]
-    # The last way up is given what comes from below, then what was kept: the identity of the latter.
-    first, skip = (f"up_units.{last}.{part}.weight" for part in ("first", "skip"))
-    state[first] = torch.cat([torch.zeros_like(kept["bottom.1.first.weight"]), state[first]], dim=1)
-    state[skip] = torch.zeros_like(state[skip])
-    state[skip][range(width), range(width, 2 * width)] = 1
-    state[skip.replace("weight", "bias")].zero_()
-    deeper.load_state_dict(state)
-    return deepened(deeper, channels)
-
-
 def build(architecture: Mapping[str, Any]) -> UNet:
     """Make the network that a model card describes, with fresh weights.
 

@@ -224,7 +224,7 @@ def train_on_labels(
             material=own_material(learn, apart, config, stride, simulated, replayed),
             loss=segmenter.segmenter_loss,
             run=run,
-            sources={**files.sources, "replay": replay},
+            sources={**files.sources, **segmenter.TOLD, "replay": replay},
         )
     scores: dict[str, Any] = {"labelled_slices": len(found), "kept_apart": [one.name for one in apart]}
     if apart:

@@ -116,7 +116,7 @@ def train_segmenter(
             material=material,
             loss=segmenter.segmenter_loss,
             run=run,
-            sources=sources,
+            sources={**sources, **segmenter.TOLD},
         )
     say(SEGMENT, "scoring")
     apart = held_apart(tomograms, seed + 1)

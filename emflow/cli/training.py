@@ -23,11 +23,12 @@ from emflow.io.files import sha256, write_text
 from emflow.io.gpus import take_device
 from emflow.io.model import load_model
 from emflow.kept_apart import NAMES
-from emflow.networks import UNet, build, deepened
+from emflow.networks import UNet, build
 from emflow.resources import model_folder
 from emflow.simulation import ParticleLibrary
 from emflow.training import processes
 from emflow.training.batches import Batch, LossOf, mean_loss
+from emflow.training.growing import grown
 from emflow.training.scenes import SceneStream
 from emflow.training.settings import TrainingConfig
 
@@ -132,16 +133,17 @@ def train(
     chosen = team.device if team else take_device(run.device)
     leads = team is None or team.leads
     torch.manual_seed(config.seed)
-    network = build(architecture)
-    if run.init_from is not None:
+    if run.init_from is None:
+        network = build(architecture)
+    else:
         parent, card = load_model(starting_model(run.init_from), task)
-        own, wanted = card.architecture["channels"], architecture["channels"]
-        if {**card.architecture, "channels": wanted} != architecture or wanted[: len(own)] != own:
-            raise SettingError(
-                f"{run.init_from}: its channels are {own}; give --channels alike, or with more levels after "
-                "them"
-            )
-        network.load_state_dict(deepened(parent, tuple(wanted)).state_dict())
+        wanted = architecture["channels"]
+        if {**card.architecture, "channels": wanted} != architecture:
+            raise SettingError(f"{run.init_from}: it is {card.architecture}, but to be {dict(architecture)}")
+        try:
+            network = grown(parent, tuple(wanted))
+        except ValueError as error:
+            raise SettingError(f"{run.init_from}: {error}; give --channels as many and as wide") from error
     learner = Learner(network, config, loss)
     hours_before = 0.0
     # From which step on the schedule was laid out for how many steps.

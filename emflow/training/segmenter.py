@@ -24,13 +24,15 @@ from emflow.volume_denoising import denoised
 CLASS_WEIGHTS = {
     Label.BACKGROUND: 0.5,
     Label.MEMBRANE: 1.2,
-    Label.RIBOSOME: 1.5,
+    Label.RIBOSOME: 1.0,
     Label.FILAMENT: 1.5,
     Label.GOLD: 2.0,
     Label.CARBON: 1.0,
     Label.VOID: 0.5,
     Label.COMPLEX: 1.0,
 }
+# For the card, and for a training that goes on: it must count classes alike.
+TOLD = {"class_weights": {CLASS_NAMES[label]: weight for label, weight in CLASS_WEIGHTS.items()}}
 # Of the tomograms, where a denoiser is given; and of the batches, cut along y or x instead of z.
 DENOISED_SHARE = 0.6
 UPRIGHT_SHARE = 2 / 3

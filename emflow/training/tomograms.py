@@ -13,6 +13,11 @@ from emflow.simulation.tomograms import SimulatedTomogram, TomogramRanges, simul
 PIXEL_SIZE_ANGSTROM = 10.0
 SHAPE = (120, 192, 192)
 RANGES = TomogramRanges(thickness_angstrom=(600.0, 1000.0))
+# Ice as thick as most specimens have it, with room for it. Of what is learned from such a share is cut out of
+# tomograms like these, at some height.
+THICK_SHAPE = (224, 192, 192)
+THICK_RANGES = TomogramRanges()
+THICK_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -30,21 +35,26 @@ Draw = Callable[[tuple[int, int]], TrainingTomogram]
 
 @dataclass(frozen=True)
 class TrainingTomograms:
-    """Simulates the tomogram of a seed."""
+    """Simulates the tomogram of a seed: all of one in thin ice, or some slices of one in thick ice."""
 
     library: ParticleLibrary
-    ranges: TomogramRanges = RANGES
     shape: tuple[int, int, int] = SHAPE
 
     def __call__(self, seed: tuple[int, int]) -> TrainingTomogram:
         """Simulate one."""
-        number = int(np.random.default_rng((*seed, 11)).integers(2**31))
-        simulated = simulate_tomogram(number, self.shape, ranges=self.ranges, library=self.library)
+        random = np.random.default_rng((*seed, 11))
+        number = int(random.integers(2**31))
+        thick = random.random() < THICK_SHARE
+        shape = (self.shape[0] + THICK_SHAPE[0] - SHAPE[0], *self.shape[1:]) if thick else self.shape
+        ranges = THICK_RANGES if thick else RANGES
+        simulated = simulate_tomogram(number, shape, ranges=ranges, library=self.library)
+        first = int(random.integers(shape[0] - self.shape[0] + 1))
+        part = slice(first, first + self.shape[0])
         return TrainingTomogram(
-            simulated.even.astype(np.float16),
-            simulated.odd.astype(np.float16),
-            simulated.clean.astype(np.float16),
-            simulated.labels,
+            simulated.even[part].astype(np.float16),
+            simulated.odd[part].astype(np.float16),
+            simulated.clean[part].astype(np.float16),
+            simulated.labels[part],
         )
 
 
@@ -53,6 +63,7 @@ def held_apart(
     seed: int,
     shape: tuple[int, int, int] = SHAPE,
     *,
+    ranges: TomogramRanges = RANGES,
     ribosomes: Sequence[Structure] = (),
     complexes: Sequence[Structure] = (),
 ) -> list[SimulatedTomogram]:
@@ -61,7 +72,7 @@ def held_apart(
     seeds = np.random.default_rng((seed, 12)).integers(2**31, size=count)
     return [
         simulate_tomogram(
-            int(one), shape, ranges=RANGES, library=library, ribosomes=ribosomes, complexes=complexes
+            int(one), shape, ranges=ranges, library=library, ribosomes=ribosomes, complexes=complexes
         )
         for one in seeds
     ]

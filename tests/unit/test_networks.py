@@ -4,7 +4,7 @@ import torch
 
 from emflow.errors import SettingError
 from emflow.inference import infer
-from emflow.networks import UNet, build, deepened
+from emflow.networks import UNet, build
 from emflow.tiling import TileGrid, map_tiles
 
 ARCHITECTURE = {"name": "UNet", "in_channels": 1, "out_channels": 2, "channels": [4, 6, 8, 8]}
@@ -91,23 +91,6 @@ def test_an_unknown_architecture_is_one_line(change):
     with pytest.raises(SettingError) as caught:
         build({**ARCHITECTURE, **change})
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_a_deeper_network_answers_alike_until_it_learns(dimensions):
-    torch.manual_seed(1)
-    network = UNet(2, 3, (4, 6), dimensions)
-    deeper = deepened(network, (4, 6, 8, 10))
-    assert (deeper.widths, deeper.stride) == ((4, 6, 8, 10), 16)
-    image = torch.from_numpy(noise(1, 2, *(32,) * dimensions))
-    torch.testing.assert_close(deeper(image), network(image))
-    # All of it can learn: what the new level says has no weight yet, but one that moves.
-    deeper(image).square().sum().backward()
-    first = deeper.up_units[1].first.weight
-    assert not first[:, :6].any()
-    assert first.grad[:, :6].any()
-    with pytest.raises(ValueError, match="begin"):
-        deepened(network, (4, 8, 8))
 
 
 def test_there_is_no_layer_with_statistics_of_the_tile():

@@ -24,6 +24,7 @@ from emflow.io.locations import find_store
 from emflow.io.model import load_model, shipped_model
 from emflow.model_card import SEGMENT
 from emflow.tomogram_classes import CLASSES, NOT_LABELLED, Label
+from emflow.training.segmenter import CLASS_WEIGHTS
 from emflow.training.settings import TrainingConfig
 from emflow.training.sparse_labels import LabelledSlice, labelled_batch, split, value_table
 
@@ -144,7 +145,9 @@ def test_a_few_slices_teach_it_and_the_model_segments(tmp_path: Path) -> None:
     )
     made = json.loads((again / "metrics.json").read_text())
     assert made["dice_as_it_came"]["filament"] > 0.8
-    assert load_model(again, SEGMENT)[1].training["parent_sha256"] == card.weights_sha256
+    made_of = load_model(again, SEGMENT)[1].training
+    assert made_of["parent_sha256"] == card.weights_sha256
+    assert made_of["class_weights"]["membrane"] == CLASS_WEIGHTS[Label.MEMBRANE]
 
 
 def test_a_share_of_each_batch_may_be_simulated() -> None:
