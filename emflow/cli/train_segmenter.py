@@ -17,7 +17,7 @@ def train_segmenter(
     steps: Steps = 4000,
     learning: Learning = LEARNING,
     seed: Seed = 17,
-    channels: Channels = (16, 32, 64, 128, 192),
+    channels: Channels = (16, 64, 128, 192, 256),
     slices: int = 7,
     crop_pixels: int = 160,
     simulation: TomogramSimulation = SIMULATION,
