@@ -139,7 +139,9 @@ def train(
         parent, card = load_model(starting_model(run.init_from), task)
         wanted = architecture["channels"]
         if {**card.architecture, "channels": wanted} != architecture:
-            raise SettingError(f"{run.init_from}: it is {card.architecture}, but to be {dict(architecture)}")
+            raise SettingError(
+                f"{run.init_from}: its architecture is {card.architecture}, not {dict(architecture)}"
+            )
         try:
             network = grown(parent, tuple(wanted))
         except ValueError as error:
