@@ -153,7 +153,7 @@ def in_memory(network: UNet, volume: NDArray[np.float32], device: torch.device) 
     sums_shape = (network.out_channels, *shape)
     on_gpu = sums_on_gpu(sums_shape, device)
     sums = np.zeros(sums_shape, dtype=np.uint8) if on_gpu is None else on_gpu
-    options = {"centre": 0.0, "spread": 1.0, "device": device}
+    options = {"centre": 0.0, "spread": 1.0, "looks": 2, "device": device}
     look_upright(network, volume.__getitem__, shape, sums, **options)
     slabs = segment_slabs(network, volume.__getitem__, shape, SLAB_SLICES, upright=sums, **options)
     return np.concatenate([labels for _, _, labels in slabs])

@@ -182,16 +182,16 @@ def membranes(labels: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> N
         )
 
 
-def cost(network: UNet) -> None:
+def cost(network: UNet, looks: int) -> None:
     """Print seconds of a segmentation, extrapolated from blocks, and of a reconstruction."""
     for axes, shape in (("z", (12, 464, 464)), ("zyx", (96, 240, 240))):
         block = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         started = time.process_time()
-        class_scores(network, block, axes)
+        class_scores(network, block, axes, looks)
         seconds = (time.process_time() - started) * np.prod(LARGE) / block.size
         print(
             f"segmentation of {LARGE[2]} x {LARGE[1]} x {LARGE[0]}, slices along {', '.join(axes)}: "
-            f"{seconds / 60:.1f} CPU-minutes (from {block.size / 1e6:.1f} Mvoxel)"
+            f"{looks} looks: {seconds / 60:.1f} CPU-minutes (from {block.size / 1e6:.1f} Mvoxel)"
         )
     rng = np.random.default_rng(0)
     geometry = draw_geometry(rng, TomogramRanges())
@@ -218,6 +218,7 @@ def main() -> None:
         "--segmenter", nargs="+", default=["segmenter"], help="model folders, or shipped models' names"
     )
     parser.add_argument("--default", action="store_true", help="denoised tomograms along all axes alone")
+    parser.add_argument("--looks", type=int, default=2, help="at each slice: 1, or 2 with a mirrored one")
     parser.add_argument("--thin", action="store_true", help="ice of 60 to 100 nm")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -239,13 +240,13 @@ def main() -> None:
             for axes in ("z", "zyx"):
                 if (what, axes) == ("denoised", "zyx") or not arguments.default:
                     print(f"{name}: {what} tomograms, slices along {', '.join(axes)}")
-                    segmentation(segmenter, volumes, axes)
-    cost(next(iter(segmenters.values())))
+                    segmentation(segmenter, volumes, axes, arguments.looks)
+    cost(next(iter(segmenters.values())), arguments.looks)
 
 
-def segmentation(segmenter: UNet, tomograms: list[SimulatedTomogram], axes: str) -> None:
+def segmentation(segmenter: UNet, tomograms: list[SimulatedTomogram], axes: str, looks: int) -> None:
     """Print how well classes, particles and membranes are found."""
-    found = [class_scores(segmenter, one.full, axes) for one in tomograms]
+    found = [class_scores(segmenter, one.full, axes, looks) for one in tomograms]
     labels = [labels for _, labels in found]
     for name, one in evaluate_labels(labels, tomograms).items():
         print(f"  {name}: {one}")

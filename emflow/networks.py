@@ -19,7 +19,7 @@ from emflow.errors import SettingError
 FOLD = 2
 SLOPE = 0.1
 _DIMENSIONS = {"UNet": 2, "UNet3D": 3}
-
+_CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 _CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
@@ -119,6 +119,10 @@ class UNet(nn.Module):
         self.stride = FOLD << (len(channels) - 1)
         self.halo = self._halo(len(channels))
         self._initialise(dimensions)
+        # Convolutions run up to twice as fast with the channels last; what comes in follows the weights.
+        for parameter in self.parameters():
+            if parameter.ndim == dimensions + 2:
+                parameter.data = parameter.data.contiguous(memory_format=_CHANNELS_LAST[dimensions])
 
     def _halo(self, levels: int) -> int:
         scales = [FOLD << level for level in range(levels)]

@@ -27,6 +27,9 @@ UPRIGHT_SLICES = 32
 # And where that goes to a GPU: as many as a chunk of a stored tomogram is wide, so that each is read once or
 # twice.
 _UPRIGHT_SLICES_ON_GPU = 128
+# So many pixels of slices a CPU is given at a time: with few, making ready for them takes longer than they do;
+# with many, features do not stay in its cache.
+_PIXELS_TOGETHER = 1 << 19
 # How a volume (z, y, x) is turned for slices along y and x: z stays upright, as in training.
 _UPRIGHT = {1: (1, 0, 2), 2: (2, 0, 1)}
 # Slices that a tomogram's centre and spread are measured on.
@@ -93,6 +96,7 @@ def look_upright(
     *,
     centre: float,
     spread: float,
+    looks: int = 1,
     device: str | torch.device = "cpu",
 ) -> None:
     """Write what slices along y and along x say, a third of the whole score each.
@@ -110,6 +114,8 @@ def look_upright(
         slices are written to an array.
     centre, spread
         See `standardisation`.
+    looks
+        2 to look at each slice once more, mirrored along all its axes, and to take the mean.
     """
     step = _UPRIGHT_SLICES_ON_GPU if isinstance(sums, torch.Tensor) else UPRIGHT_SLICES
     for axis, order in _UPRIGHT.items():
@@ -121,14 +127,22 @@ def look_upright(
             third: Any
             if _on_gpu(device):
                 third, _ = look_together(
-                    network, slab, centre, spread, CLIP_SIGMAS, share=SCORE / 3, known=None, device=device
+                    network,
+                    slab,
+                    centre,
+                    spread,
+                    CLIP_SIGMAS,
+                    share=SCORE / 3,
+                    known=None,
+                    looks=looks,
+                    device=device,
                 )
                 third = third.permute(back)
                 third = third if isinstance(sums, torch.Tensor) else third.cpu().numpy()
             else:
                 slab = standardise(slab, centre, spread)
                 third = np.empty((network.out_channels, last - first, *slab.shape[1:]), dtype=np.uint8)
-                for number, one in enumerate(_answers(network, slab, device)):
+                for number, one in enumerate(_answers(network, slab, looks, device)):
                     third[:, number] = np.rint(SCORE / 3 * one)
                 third = third.transpose(back)
             sums[where] = third if axis == 1 else sums[where] + third
@@ -143,13 +157,14 @@ def segment_slabs(
     centre: float,
     spread: float,
     upright: Sums | torch.Tensor | None = None,
+    looks: int = 1,
     device: str | torch.device = "cpu",
 ) -> Iterator[tuple[int, Scores, NDArray[np.uint8]]]:
     """Yield first slice, scores (classes, slices, y, x) and labels (slices, y, x), slab by slab.
 
     Parameters
     ----------
-    network, read, shape, centre, spread
+    network, read, shape, centre, spread, looks
         See `look_upright`.
     slab_slices
         Slices along z of a slab.
@@ -170,7 +185,15 @@ def segment_slabs(
             if known is not None and not isinstance(known, torch.Tensor):
                 known = torch.from_numpy(np.asarray(known)).to(device)
             answer = look_together(
-                network, slab, centre, spread, CLIP_SIGMAS, share=share, known=known, device=device
+                network,
+                slab,
+                centre,
+                spread,
+                CLIP_SIGMAS,
+                share=share,
+                known=known,
+                looks=looks,
+                device=device,
             )
             yield first, answer[0].cpu().numpy(), answer[1].cpu().numpy()
             continue
@@ -178,7 +201,7 @@ def segment_slabs(
         known = None if known is None else np.asarray(known)
         scores = np.empty((network.out_channels, last - first, *shape[1:]), dtype=np.uint8)
         labels = np.empty(scores.shape[1:], dtype=np.uint8)
-        for number, one in enumerate(_answers(network, slab, device)):
+        for number, one in enumerate(_answers(network, slab, looks, device)):
             score = share * one if known is None else share * one + known[:, number]
             labels[number] = score.argmax(axis=0)
             scores[:, number] = np.rint(score)
@@ -203,9 +226,20 @@ def _part(axis: int, first: int, last: int) -> Part:
     return part[0], part[1], part[2]
 
 
-def _answers(network: UNet, slab: Volume, device: str | torch.device) -> Iterator[Volume]:
+def _answers(network: UNet, slab: Volume, looks: int, device: str | torch.device) -> Iterator[Volume]:
     """Yield the classes' probabilities (classes, y, x) of each of a slab's inner slices."""
-    for number in range(len(slab) - network.in_channels + 1):
-        logits = infer(network, slab[number : number + network.in_channels], device=device)
-        powers = np.exp(logits - logits.max(axis=0, keepdims=True))
-        yield powers / powers.sum(axis=0, keepdims=True)
+    # (slices, channels, y, x), nothing copied
+    windows = np.moveaxis(np.lib.stride_tricks.sliding_window_view(slab, network.in_channels, axis=0), -1, 1)
+    together = max(1, _PIXELS_TOGETHER // slab[0].size)
+    for first in range(0, len(windows), together):
+        part = windows[first : first + together]
+        likely = _likelihoods(network, part, device)
+        if looks == 2:
+            # The missing wedge is the same in a mirror.
+            likely = (likely + _likelihoods(network, part[:, ::-1, ::-1, ::-1], device).flip(2, 3)) / 2
+        yield from likely.numpy()
+
+
+def _likelihoods(network: UNet, windows: Volume, device: str | torch.device) -> torch.Tensor:
+    """Return the classes' probabilities (n, classes, y, x) of the middle slices of windows."""
+    return torch.from_numpy(infer(network, windows, device=device, halves_on_cpu=True)).softmax(dim=1)

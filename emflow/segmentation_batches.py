@@ -1,8 +1,8 @@
 """What a segmenter says of slices on a GPU: many at a time, and nothing leaves it but the answer.
 
-On a CPU single slices are as fast, and :mod:`emflow.segmentation` looks at them one by one: nothing but the
-network takes time there. On a GPU a slice is too little to do, and the rest (standardisation, softmax,
-rounding) would take the host longer than the network takes.
+On a CPU some slices at a time are as fast, and nothing but the network takes time there:
+:mod:`emflow.segmentation` looks at them by itself. On a GPU they are too little to do, and the rest
+(standardisation, softmax, rounding) would take the host longer than the network takes.
 """
 
 import math
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emflow.networks import UNet
+from emflow.precision import in_halves
 
 # What a pixel of a slice takes on its way through the network and after it: some 30 features of each level in
 # half precision and the classes' logits and probabilities. Reckoned, with room to spare.
@@ -51,6 +52,7 @@ def look_together(
     *,
     share: float,
     known: Tensor | None,
+    looks: int = 1,
     device: str | torch.device,
     pixels: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -68,6 +70,8 @@ def look_together(
         Score of a class that is certain.
     known
         Scores (classes, n, y, x) uint8 on ``device`` that are added before the likeliest class is taken.
+    looks
+        See `emflow.segmentation.look_upright`.
     pixels
         How many are looked at together; what the GPU has room for when not given.
     """
@@ -77,22 +81,36 @@ def look_together(
     together = max(1, (pixels or pixels_at_once(device)) // (height * width))
     values = torch.from_numpy(np.ascontiguousarray(slab)).to(device)
     values = ((values - centre) / (spread or 1.0)).clamp(-clip_sigmas, clip_sigmas)
-    values = _to_stride(values, network.stride)
     scores = torch.empty((network.out_channels, count, height, width), dtype=torch.uint8, device=device)
     labels = torch.empty((count, height, width), dtype=torch.uint8, device=device)
-    windows = values.unfold(0, network.in_channels, 1).movedim(-1, 1)  # (n, channels, y, x), nothing copied
-    half = device.type == "cuda"
+    windows = _windows(network, values)
+    mirrored = _windows(network, values.flip(0, 1, 2)) if looks == 2 else None
     with torch.no_grad():
         for first in range(0, count, together):
-            part = slice(first, min(first + together, count))
-            with torch.autocast(device.type, dtype=torch.float16, enabled=half):
-                logits = network(windows[part].contiguous())
-            one = share * torch.softmax(logits[..., :height, :width].float(), dim=1)
+            last = min(first + together, count)
+            part = slice(first, last)
+            one = _likelihoods(network, windows[part], height, width)
+            if mirrored is not None:
+                other = _likelihoods(network, mirrored[count - last : count - first], height, width)
+                one = (one + other.flip(0, 2, 3)) / 2
+            one *= share
             if known is not None:
                 one += known[:, part].movedim(0, 1)
             labels[part] = one.argmax(dim=1).to(torch.uint8)
             scores[:, part] = one.round().to(torch.uint8).movedim(0, 1)
     return scores, labels
+
+
+def _windows(network: UNet, slices: Tensor) -> Tensor:
+    """Return what the network sees of each of a slab's inner slices: (n, channels, y, x), nothing copied."""
+    return _to_stride(slices, network.stride).unfold(0, network.in_channels, 1).movedim(-1, 1)
+
+
+def _likelihoods(network: UNet, windows: Tensor, height: int, width: int) -> Tensor:
+    """Return the classes' probabilities (n, classes, height, width)."""
+    with in_halves(windows.device, on_cpu=True):
+        logits = network(windows.contiguous())
+    return torch.softmax(logits[..., :height, :width].float(), dim=1)
 
 
 def _to_stride(slices: Tensor, stride: int) -> Tensor:

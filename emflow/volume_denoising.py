@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from emflow.networks import UNet
+from emflow.precision import in_halves
 from emflow.segmentation import Read, Volume, measured_standardisation, standardise, whole
 from emflow.tiling import TileGrid, map_tiles
 
@@ -89,12 +90,10 @@ def denoise_block(network: UNet, block: Volume, *, device: str | torch.device = 
     depth = len(block)
     padded = np.pad(block, ((0, -depth % stride), (0, 0), (0, 0)), mode="symmetric")
     grid = TileGrid((block.shape[1], block.shape[2]), TILE_PIXELS, network.halo, stride)
-    kind = torch.device(device).type
 
     def forward(window: NDArray[np.float32]) -> NDArray[np.float32]:
         tensor = torch.from_numpy(np.ascontiguousarray(window))[None, None].to(device)
-        # Halves are for the GPU alone: on a CPU the answer must not depend on its instruction set.
-        with torch.inference_mode(), torch.autocast(kind, dtype=torch.float16, enabled=kind == "cuda"):
+        with torch.inference_mode(), in_halves(device, on_cpu=True):
             answer: NDArray[np.float32] = network(tensor)[0].float().cpu().numpy()
         return answer
 

@@ -27,6 +27,7 @@ def segment(
     output: Path,
     model: str,
     axes: Literal["z", "zyx"] = "zyx",
+    looks: Literal[1, 2] = 2,
     mrc: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
@@ -44,6 +45,8 @@ def segment(
         Shipped model's name, or the path of a model folder.
     axes
         zyx for the mean over slices along z, y and x; z for slices along z alone, in a third of the time.
+    looks
+        2 to look at each slice once more, mirrored, and to take the mean; 1 in half of the time.
     mrc
         Whether to write the labels as MRC too, beside their table.
     device
@@ -97,7 +100,16 @@ def segment(
         def slabs() -> Iterator[Slab]:
             if sums is not None:
                 say(STAGE, f"{row.name}: slices along y and x")
-                look_upright(network, read, stored.shape, sums, centre=centre, spread=spread, device=chosen)
+                look_upright(
+                    network,
+                    read,
+                    stored.shape,
+                    sums,
+                    centre=centre,
+                    spread=spread,
+                    looks=looks,
+                    device=chosen,
+                )
             for first, scores, labels in segment_slabs(
                 network,
                 read,
@@ -106,6 +118,7 @@ def segment(
                 centre=centre,
                 spread=spread,
                 upright=sums,
+                looks=looks,
                 device=chosen,
             ):
                 if array is not None:

@@ -108,6 +108,10 @@ class Segment(Section):
     axes: Literal["z", "zyx"] = Field(
         "zyx", description="Direction of the slices: the mean over slices along z, y and x, or z alone."
     )
+    looks: Literal[1, 2] = Field(
+        2,
+        description="Looks at each slice: 2 for the mean with a mirrored one, 1 in half of the time.",
+    )
     mrc: bool = Field(False, description="Whether to write the labels as MRC as well.")
 
 

@@ -14,7 +14,7 @@ from emflow.tomogram_classes import Label
 
 
 def class_scores(
-    network: UNet, volume: NDArray[np.float32], axes: str = "z"
+    network: UNet, volume: NDArray[np.float32], axes: str = "z", looks: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return scores (classes, z, y, x), in 255ths, and labels (z, y, x) of a whole tomogram in memory."""
     shape = (volume.shape[0], volume.shape[1], volume.shape[2])
@@ -22,10 +22,17 @@ def class_scores(
     upright = None
     if axes == "zyx":
         upright = np.zeros((network.out_channels, *shape), dtype=np.uint8)
-        look_upright(network, volume.__getitem__, shape, upright, centre=centre, spread=spread)
+        look_upright(network, volume.__getitem__, shape, upright, centre=centre, spread=spread, looks=looks)
     # One slab is all of it.
     slabs = segment_slabs(
-        network, volume.__getitem__, shape, shape[0], centre=centre, spread=spread, upright=upright
+        network,
+        volume.__getitem__,
+        shape,
+        shape[0],
+        centre=centre,
+        spread=spread,
+        upright=upright,
+        looks=looks,
     )
     _, scores, labels = next(slabs)
     return scores, labels

@@ -48,10 +48,6 @@ class Learner(LightningModule):
 
     def __init__(self, network: UNet, config: TrainingConfig, loss_of: LossOf) -> None:
         super().__init__()
-        # Convolutions of few channels run twice as fast on CPUs with the channels last.
-        for parameter in network.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.network = network
         self.average = copy.deepcopy(network).requires_grad_(False)
         self.config = config
@@ -141,10 +137,7 @@ class Learner(LightningModule):
             raise SettingError(
                 f"training: a batch of {len(inputs)} cannot be shared by {processes} processes evenly"
             )
-        inputs = inputs.chunk(processes)[number]
-        if inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        answer = self.network(inputs).float()
+        answer = self.network(inputs.chunk(processes)[number]).float()
         if processes > 1:
             answer = self.trainer.strategy.all_gather(answer, sync_grads=True).flatten(0, 1)
         # Only the network may round to bfloat16.

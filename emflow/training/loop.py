@@ -12,21 +12,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from emflow.networks import UNet
+from emflow.precision import has_fast_bfloat16
 from emflow.training.batches import Batch
 from emflow.training.callbacks import EndOnSignal, Reports, RunningAverage
 from emflow.training.learner import Learner
 from emflow.training.processes import Team
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Return whether bfloat16 pays: on GPUs, and on CPUs that have instructions for it.
-
-    Where they have to be emulated, a step takes ten times as long.
-    """
-    if device.type != "cpu":
-        return True
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def fit(

@@ -24,14 +24,21 @@ def _network(slices: int = 3, classes: int = 3) -> UNet:
 VOLUME = np.random.default_rng(0).normal(size=(40, 36, 76)).astype(np.float32)
 
 
-def _in_slabs(slab_slices: int, *, upright: bool, as_tensor: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def _in_slabs(
+    slab_slices: int,
+    *,
+    upright: bool,
+    volume: np.ndarray = VOLUME,
+    looks: int = 1,
+    as_tensor: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
     network, shape = _network(), (40, 36, 76)
     sums = np.zeros((3, *shape), dtype=np.uint8) if upright else None
     if sums is not None:
         sums = torch.from_numpy(sums) if as_tensor else sums
-        look_upright(network, VOLUME.__getitem__, shape, sums, centre=0.1, spread=1.2)
+        look_upright(network, volume.__getitem__, shape, sums, centre=0.1, spread=1.2, looks=looks)
     slabs = segment_slabs(
-        network, VOLUME.__getitem__, shape, slab_slices, centre=0.1, spread=1.2, upright=sums
+        network, volume.__getitem__, shape, slab_slices, centre=0.1, spread=1.2, upright=sums, looks=looks
     )
     _, scores, labels = zip(*slabs, strict=True)
     return np.concatenate(scores, axis=1), np.concatenate(labels)
@@ -54,10 +61,10 @@ def test_each_direction_counts_a_third_and_depth_stays_upright(monkeypatch: pyte
     volume = np.where(x == 70, z, 0) + np.where(y == 30, z, 0)
     seen = []
 
-    def look(_network: UNet, slab: np.ndarray, **_device: object) -> np.ndarray:
-        seen.append(slab)
-        certain = np.zeros((3, *slab.shape[1:]), dtype=np.float32)
-        certain[1 if len(slab[0]) == 40 else 2] = 100
+    def look(_network: UNet, windows: np.ndarray, **_how: object) -> np.ndarray:
+        seen.extend(windows)
+        certain = np.zeros((len(windows), 3, *windows.shape[2:]), dtype=np.float32)
+        certain[:, 1 if windows.shape[2] == 40 else 2] = 100
         return certain
 
     monkeypatch.setattr("emflow.segmentation.infer", look)
@@ -76,15 +83,25 @@ def test_each_direction_counts_a_third_and_depth_stays_upright(monkeypatch: pyte
     assert (labels == 1).all()
 
 
+def test_with_a_second_look_a_mirrored_tomogram_has_mirrored_classes() -> None:
+    mirror = (slice(None), *[slice(None, None, -1)] * 3)
+    for looks in (1, 2):
+        scores, _ = _in_slabs(40, upright=True, looks=looks)
+        other, _ = _in_slabs(40, upright=True, looks=looks, volume=np.ascontiguousarray(VOLUME[mirror[1:]]))
+        worst = np.abs(other[mirror].astype(int) - scores).max()
+        assert worst <= 1 if looks == 2 else worst > 10
+
+
 @pytest.mark.parametrize("upright", [False, True])
 @pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize("looks", [1, 2])
 def test_slices_together_say_what_they_say_alone(
-    upright: bool, as_tensor: bool, monkeypatch: pytest.MonkeyPatch
+    upright: bool, as_tensor: bool, looks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The way of a GPU, taken on the CPU: scores may be rounded the other way, with a label beside them."""
-    scores, labels = _in_slabs(8, upright=upright)
+    scores, labels = _in_slabs(8, upright=upright, looks=looks)
     monkeypatch.setattr("emflow.segmentation._on_gpu", lambda _device: True)
-    together = _in_slabs(8, upright=upright, as_tensor=as_tensor)
+    together = _in_slabs(8, upright=upright, looks=looks, as_tensor=as_tensor)
     assert np.abs(together[0].astype(int) - scores).max() <= 1
     ranked = np.sort(scores.astype(int), axis=0)
     clear = ranked[-1] > ranked[-2] + 2
@@ -93,8 +110,9 @@ def test_slices_together_say_what_they_say_alone(
 
 
 @pytest.mark.parametrize("slices", [1, 3])
-def test_how_many_slices_are_looked_at_together_changes_nothing(slices: int) -> None:
-    options = {"share": SCORE, "known": None, "device": "cpu"}
+@pytest.mark.parametrize("looks", [1, 2])
+def test_how_many_slices_are_looked_at_together_changes_nothing(slices: int, looks: int) -> None:
+    options = {"share": SCORE, "known": None, "looks": looks, "device": "cpu"}
     slab = VOLUME[:9, :30, :29]  # no whole strides
     all_at_once = look_together(_network(), slab, 0.1, 1.2, CLIP_SIGMAS, **options)
     few = look_together(_network(), slab, 0.1, 1.2, CLIP_SIGMAS, pixels=slices * 30 * 29, **options)

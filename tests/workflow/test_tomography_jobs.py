@@ -61,6 +61,7 @@ TOMOGRAPHY_CHANGES = {
     "segment.model": ("MODEL:segmenter", _from(*_SEGMENT)),
     "segment.image": ("raw", _from(*_SEGMENT)),
     "segment.axes": ("z", _from(*_SEGMENT)),
+    "segment.looks": (1, _from(*_SEGMENT)),
     "segment.mrc": (False, _from(*_SEGMENT)),
     "pick_tomogram.classes": (["ribosome", "complex"], _from(*_PICK)),
     "pick_tomogram.minimum_distance_angstrom": (200.0, _from(*_PICK)),
@@ -95,6 +96,7 @@ MATCHING_CHANGES = {
     "tomogram.ctf": ("phase_flip", _from(*_RECONSTRUCT, "match_template")),
     "pick_tomogram.classes": ([], _from(*_PICK)),
     "segment.axes": ("z", _from(*_SEGMENT, "match_template")),
+    "segment.looks": (1, _from(*_SEGMENT, "match_template")),
     "export.threshold": (0.3, END),
     "device": ("cpu", {}),
 }

@@ -23,6 +23,7 @@ rule segment:
         model=CONFIG.segment.model,
         weights=MODEL_SHA256.get("segment"),
         axes=CONFIG.segment.axes,
+        looks=CONFIG.segment.looks,
         mrc=switch("mrc", CONFIG.segment.mrc),
         revision=REVISIONS["segment"],
     shell:
@@ -30,6 +31,7 @@ rule segment:
         " --tomogram {input:q}"
         " --model {params.model:q}"
         " --axes {params.axes:q}"
+        " --looks {params.looks}"
         " {params.mrc}"
         " --device {resources.device:q}"
         " --threads {threads}"
