@@ -27,8 +27,8 @@ UPRIGHT_SLICES = 32
 # And where that goes to a GPU: as many as a chunk of a stored tomogram is wide, so that each is read once or
 # twice.
 _UPRIGHT_SLICES_ON_GPU = 128
-# So many pixels of slices a CPU is given at a time: with few, making ready for them takes longer than they do;
-# with many, features do not stay in its cache.
+# So many pixels of slices a CPU is given at a time: with few, making ready for them takes longer than they
+# do; with many, features do not stay in its cache.
 _PIXELS_TOGETHER = 1 << 19
 # How a volume (z, y, x) is turned for slices along y and x: z stays upright, as in training.
 _UPRIGHT = {1: (1, 0, 2), 2: (2, 0, 1)}
