@@ -27,7 +27,7 @@ REVISIONS = MappingProxyType(
         "summarise_tomograms": 3,
         "train_denoiser": 1,
         "train_picker": 1,
-        "train_segmenter": 7,
-        "train_tomogram_denoiser": 3,
+        "train_segmenter": 8,
+        "train_tomogram_denoiser": 4,
     }
 )

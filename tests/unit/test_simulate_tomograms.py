@@ -20,6 +20,7 @@ from emflow.simulation.shapes import centred_structure
 from emflow.simulation.tomograms import Specimen, TomogramRanges, draw_specimen, record_tilt_series
 from emflow.simulation.tomograms.canvas import Canvas
 from emflow.simulation.tomograms.membranes import add_sheet
+from emflow.simulation.tomograms.specimen import apart
 from emflow.simulation.tomograms.tilts import dose_symmetric_order
 from emflow.tilt_geometry import TiltGeometry
 from emflow.tomogram_classes import Label
@@ -79,6 +80,58 @@ def test_compact_things_do_not_overlap_and_lie_where_their_label_is() -> None:
         assert specimen.labels[tuple(voxel)] == Label.RIBOSOME
     distances = np.linalg.norm(centres[:, None] - centres[None], axis=2)
     assert distances[distances > 0].min() > 150
+
+
+BARE = replace(
+    RANGES,
+    vesicles=(1e-6, 2e-6),
+    sheet_probability=0.0,
+    ribosome_probability=0.0,
+    complex_probability=0.0,
+    microtubule_probability=0.0,
+    actin_probability=0.0,
+    gold_probability=0.0,
+    carbon_probability=0.0,
+)
+
+
+@pytest.mark.parametrize("sigma_angstrom", [14.0, 26.0])
+def test_no_two_crowders_are_at_one_place(sigma_angstrom: float) -> None:
+    """Protein is nowhere denser than protein, and there is as much of it as was asked for."""
+    fraction = 0.1
+    ranges = replace(
+        BARE,
+        crowder_volume_fraction=(fraction, fraction),
+        crowder_sigma_angstrom=(sigma_angstrom, sigma_angstrom),
+    )
+    specimen = draw_specimen(np.random.default_rng(3), ranges, (60, 160, 160), PIXEL)
+    ice = ndimage.binary_erosion(specimen.labels != Label.VOID, iterations=6, border_value=1)
+    protein_volt = 2.6
+    assert 0.9 * protein_volt < specimen.volts[ice].max() < 1.1 * protein_volt
+    # The density differs between compartments, by a factor of exp(0.5 N(0, 1)).
+    assert 0.5 < specimen.volts[ice].mean() / protein_volt / fraction < 2.5
+
+
+def test_crowders_keep_out_of_membranes() -> None:
+    both = []
+    for fraction in (0.0, 0.12):
+        ranges = replace(BARE, sheet_probability=1.0, crowder_volume_fraction=(fraction, fraction))
+        both.append(draw_specimen(np.random.default_rng(8), ranges, (60, 160, 160), PIXEL))
+    without, crowded = both
+    np.testing.assert_array_equal(without.labels, crowded.labels)
+    added = crowded.volts - without.volts
+    membrane = without.labels == Label.MEMBRANE
+    middle = ndimage.binary_erosion(membrane, iterations=2)
+    assert middle.sum() > 100
+    assert added.max() > 2
+    assert added[membrane].max() < 1.3  # the foot of a Gaussian that stands beside it
+    assert added[middle].max() < 0.3
+
+
+def test_places_are_kept_in_their_order_while_there_is_room() -> None:
+    places = np.array([[0, 0, 0], [0, 0, 3], [0, 0, 6], [0, 0, 0], [0, 5, 0]])
+    np.testing.assert_array_equal(apart(places, 4.0), [True, False, True, False, True])
+    assert apart(np.zeros((1, 3)), 4.0).all()
 
 
 def test_angles_of_the_truth_are_relions() -> None:

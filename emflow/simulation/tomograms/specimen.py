@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from emflow.simulation.fields import smooth_field_of
@@ -29,6 +30,7 @@ _DALTON_PER_CUBIC_ANGSTROM = 0.81
 _VOLT_PER_DALTON = _PROTEIN_VOLT / _DALTON_PER_CUBIC_ANGSTROM  # volt cubic angstrom
 _MARGIN_VOXELS = 10
 _RIBOSOMES_KEPT = 6
+_CROWDERS_DRAWN = 4  # for each that is wanted, as many have no room
 _DRAWS = 100  # of complexes, before a library is taken to have none of such masses
 
 
@@ -77,8 +79,8 @@ def draw_specimen(
 ) -> Specimen:
     """Draw a specimen.
 
-    Compact things (ribosomes, complexes, filaments, gold) overlap neither each other nor membranes; small
-    crowders fill what is left; vesicles may touch.
+    Compact things (ribosomes, complexes, filaments, gold) overlap neither each other nor membranes, nor do
+    the small crowders that fill what is left; vesicles may touch.
 
     Parameters
     ----------
@@ -221,16 +223,41 @@ def _add_gold(rng: np.random.Generator, ranges: TomogramRanges, canvas: Canvas, 
 
 
 def _add_crowders(rng: np.random.Generator, ranges: TomogramRanges, canvas: Canvas) -> None:
-    """Fill the free ice with small globular proteins, unlabelled: a Poisson number of Gaussians."""
+    """Fill the free ice with small globular proteins, unlabelled, that overlap nothing and not each other.
+
+    Each takes the room of a ball of its mass and is drawn as a Gaussian, of protein's density in its middle.
+    """
     fraction = uniform(rng, ranges.crowder_volume_fraction)
     sigma = uniform(rng, ranges.crowder_sigma_angstrom) / canvas.pixel_size_angstrom
-    mass = (2 * math.pi) ** 1.5 * sigma**3  # of one crowder of protein's density in its middle, in voxels
-    free = ~canvas.taken
+    mass = (2 * math.pi) ** 1.5 * sigma**3  # of one, in voxels of protein
+    radius = (3 * mass / (4 * math.pi)) ** (1 / 3)
+    room = ndimage.distance_transform_edt(~canvas.taken) >= radius
     # The density of crowders differs between compartments.
-    plane = smooth_field_of(rng, canvas.shape[1:], 60.0)
-    rate = fraction / mass * np.exp(0.5 * plane)[None] * free
-    counts = rng.poisson(rate.astype(np.float64)).astype(np.float32)
-    canvas.volts += ndimage.gaussian_filter(_PROTEIN_VOLT * mass * counts, sigma)
+    plane = np.exp(0.5 * smooth_field_of(rng, canvas.shape[1:], 60.0))
+    rate = (plane * room)[room].astype(np.float64)
+    count = rng.poisson(fraction / mass * rate.sum())
+    if not count:
+        return
+    drawn = rng.choice(len(rate), size=_CROWDERS_DRAWN * count, p=rate / rate.sum())
+    places = np.argwhere(room)[drawn]
+    places = places[apart(places, 2 * radius)][:count]
+    counts = np.zeros(canvas.shape, dtype=np.float32)
+    counts[tuple(places.T)] = 1
+    canvas.volts += ndimage.gaussian_filter(_PROTEIN_VOLT * mass * counts, sigma, mode="constant")
+
+
+def apart(places: NDArray[np.number], distance: float) -> NDArray[np.bool_]:
+    """Return which places (n, 3) are kept where each must be so far from all that were kept before it.
+
+    Random sequential addition (Widom, J. Chem. Phys. 44, 3888, 1966), for places in random order.
+    """
+    keep = np.ones(len(places), dtype=bool)
+    pairs = cKDTree(places).query_pairs(distance, output_type="ndarray")
+    # All that is before a place is settled when its own pairs come.
+    for first, later in pairs[np.argsort(pairs[:, 1], kind="stable")]:
+        if keep[first]:
+            keep[later] = False
+    return keep
 
 
 def _add_carbon(
