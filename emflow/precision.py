@@ -22,9 +22,9 @@ def in_halves(device: str | torch.device, *, on_cpu: bool) -> torch.autocast:
     device
         The network's.
     on_cpu
-        Whether it also answers in bfloat16 on a CPU that is fast at it, in a quarter of the time. The answer
-        hangs on the CPU then, in its third digit: for what people look at and average, not for picks on
-        micrographs, which must be the same on any CPU.
+        Whether it also answers in bfloat16 on a CPU that is fast at it, in a quarter of the time or less. The
+        answer hangs on the CPU then, in its third digit: not for picks on micrographs, which are to be the
+        same on any.
     """
     kind = torch.device(device).type
     if kind == "cpu":
