@@ -1,9 +1,11 @@
 """Denoising of tomograms by a 3D network, in blocks that fit together without a seam.
 
-Where halves of the data are there, each is denoised on its own and both are averaged: the network was trained
-to see one half's noise. Denoised tomograms are for eyes and for segmentation; particles come from the tilts.
+Where halves of the data are there, each is denoised on its own and both are averaged, as the network was
+trained to see one half's noise, and checked against each other, frequency by frequency. Denoised tomograms
+are for eyes and for segmentation; particles come from the tilts.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,11 +16,14 @@ from emflow.networks import UNet
 from emflow.precision import in_halves
 from emflow.segmentation import Read, Volume, measured_standardisation, standardise, whole
 from emflow.tiling import TileGrid, map_tiles
+from emflow.volume_blending import Blend, blended, shell_gains
 
 TILE_PIXELS = 192
 # Voxels of a block with its halo: what a network's features need is some ten times as much.
 _BLOCK_VOXELS = 100_000_000
 _MOST_SLICES = 128
+# Most of (z, y, x) of a part that is looked at to find what each frequency is worth.
+_MEASURED = (128, 192, 192)
 
 
 def block_slices(shape: tuple[int, int, int], halo: int, slab_slices: int) -> int:
@@ -43,11 +48,13 @@ def denoise_slabs(
     network
         On ``device``.
     reads
-        One for each half (or one for the whole): gives voxels from a first to before a last slice.
+        One for each half (or one for the whole): gives voxels from a first to before a last slice. From two
+        halves it is told what of the network's answer to keep at each frequency, and what of the raw voxels;
+        see :mod:`emflow.volume_blending`.
     shape
         (z, y, x) of the tomogram.
     slab_slices
-        A multiple of the network's stride.
+        A multiple of the network's stride; with two halves `emflow.volume_blending.REACH` or more.
     standards
         Centre and spread of each of ``reads``, see `emflow.segmentation.standardisation`.
 
@@ -56,19 +63,85 @@ def denoise_slabs(
     Iterator[tuple[int, Volume]]
         In the units of the first of ``reads``; the same as of the whole tomogram at once.
     """
+    centre, spread = standards[0]
+    pairs = _denoised_and_raw(network, reads, shape, slab_slices, standards, device)
+    if len(reads) == 2:
+        blend = measured_blend(network, reads, shape, standards=standards, device=device)
+        slabs = blended(pairs, blend, device=device)
+    else:
+        slabs = (denoised for denoised, _ in pairs)
+    for number, slab in enumerate(slabs):
+        yield number * slab_slices, slab * np.float32(spread) + np.float32(centre)
+
+
+def _denoised_and_raw(
+    network: UNet,
+    reads: Sequence[Read],
+    shape: tuple[int, int, int],
+    slab_slices: int,
+    standards: Sequence[tuple[float, float]],
+    device: str | torch.device,
+) -> Iterator[tuple[Volume, Volume]]:
+    """Yield the means over ``reads`` of denoised and of raw voxels, standardised, slab by slab."""
     halo = network.halo
     step = block_slices(shape, halo, slab_slices)
     for first in range(0, shape[0], step):
         last = min(first + step, shape[0])
-        total = np.zeros((last - first, *shape[1:]), dtype=np.float32)
-        for read, (centre, spread) in zip(reads, standards, strict=True):
-            low, high = max(0, first - halo), min(shape[0], last + halo)
-            block = standardise(read(low, high), centre, spread)
-            total += denoise_block(network, block, device=device)[first - low : last - low] / len(reads)
-        centre, spread = standards[0]
-        total = total * np.float32(spread) + np.float32(centre)
-        for start in range(first, last, slab_slices):
-            yield start, total[start - first : min(start + slab_slices, last) - first]
+        low, high = max(0, first - halo), min(shape[0], last + halo)
+        inner = slice(first - low, last - low)
+        sums = np.zeros((2, last - first, *shape[1:]), dtype=np.float32)
+        for read, standard in zip(reads, standards, strict=True):
+            denoised, raw = _denoise(network, read(low, high), standard, device)
+            sums[0] += denoised[inner] / np.float32(len(reads))
+            sums[1] += raw[inner] / np.float32(len(reads))
+        for start in range(0, last - first, slab_slices):
+            part = sums[:, start : start + slab_slices]
+            yield part[0], part[1]
+
+
+def _denoise(
+    network: UNet, block: Volume, standard: tuple[float, float], device: str | torch.device
+) -> tuple[Volume, Volume]:
+    """Return a block's denoised and raw voxels, both standardised.
+
+    What is clipped for the network stands so far out of the noise that it is kept as it is.
+    """
+    centre, spread = standard
+    clipped = standardise(block, centre, spread)
+    raw = (block - np.float32(centre)) / np.float32(spread or 1.0)
+    return denoise_block(network, clipped, device=device) + (raw - clipped), raw
+
+
+def measured_blend(
+    network: UNet,
+    reads: Sequence[Read],
+    shape: tuple[int, int, int],
+    *,
+    standards: Sequence[tuple[float, float]],
+    device: str | torch.device = "cpu",
+) -> Blend:
+    """Measure in parts of a tomogram how much of denoised and raw voxels to take; see `denoise_slabs`."""
+
+    def block(z: slice, y: slice, x: slice) -> tuple[Volume, Volume]:
+        parts = [
+            _denoise(network, read(z.start, z.stop)[:, y, x], standard, device)
+            for read, standard in zip(reads, standards, strict=True)
+        ]
+        denoised, raw = zip(*parts, strict=True)
+        return np.stack(denoised), np.stack(raw)
+
+    return Blend(shell_gains(itertools.starmap(block, measured_parts(shape))))
+
+
+def measured_parts(shape: tuple[int, int, int]) -> list[tuple[slice, slice, slice]]:
+    """Return the parts of a tomogram that are measured: all of a small one, else two along each long axis."""
+    axes = []
+    for side, most in zip(shape, _MEASURED, strict=True):
+        spare = max(0, side - most)
+        axes.append(
+            [slice(first, first + min(side, most)) for first in sorted({spare // 4, spare - spare // 4})]
+        )
+    return [(z, y, x) for z, y, x in itertools.product(*axes)]
 
 
 def denoised(

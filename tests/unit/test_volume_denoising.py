@@ -8,7 +8,9 @@ from scipy import ndimage
 from emflow import volume_denoising
 from emflow.evaluation.tomogram_denoising import diffused, shell_correlation, weighted_signal_to_noise
 from emflow.networks import UNet, fold, unfold
-from emflow.volume_denoising import block_slices, denoise_slabs
+from emflow.segmentation import whole
+from emflow.volume_blending import SHELLS, Blend
+from emflow.volume_denoising import block_slices, denoise_slabs, measured_parts
 
 
 def _network() -> UNet:
@@ -33,7 +35,7 @@ def test_blocks_are_the_whole_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
 
     def denoised() -> np.ndarray:
         reads = [lambda low, high, half=half: half[low:high] for half in (even, odd)]
-        slabs = denoise_slabs(network, reads, (90, 70, 78), 8, standards=[(0.0, 1.0), (0.1, 1.1)])
+        slabs = denoise_slabs(network, reads, (90, 70, 78), 16, standards=[(0.0, 1.0), (0.1, 1.1)])
         return np.concatenate([slab for _, slab in slabs])
 
     whole = denoised()
@@ -43,7 +45,8 @@ def test_blocks_are_the_whole_cut_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
     assert whole.std() > 0.01
 
 
-def test_the_answer_is_the_mean_of_both_halves() -> None:
+def test_the_answer_is_the_mean_of_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for what each frequency is found to be worth."""
     rng = np.random.default_rng(1)
     halves = rng.normal(size=(2, 16, 24, 24)).astype(np.float32)
 
@@ -52,8 +55,38 @@ def test_the_answer_is_the_mean_of_both_halves() -> None:
         slabs = denoise_slabs(_network(), reads, (16, 24, 24), 16, standards=[(0.0, 1.0)] * len(chosen))
         return np.concatenate([slab for _, slab in slabs])
 
-    both = denoised([halves[0], halves[1]])
-    np.testing.assert_allclose(both, (denoised([halves[0]]) + denoised([halves[1]])) / 2, atol=1e-5)
+    mean = (denoised([halves[0]]) + denoised([halves[1]])) / 2
+    # Noise and an untrained network: there is nothing that both halves say.
+    assert np.abs(denoised([halves[0], halves[1]])).mean() < 0.2 * np.abs(mean).mean()
+    as_it_is = Blend(np.stack([np.ones(SHELLS), np.zeros(SHELLS)]))
+    monkeypatch.setattr(volume_denoising, "measured_blend", lambda *_where, **_how: as_it_is)
+    np.testing.assert_allclose(denoised([halves[0], halves[1]]), mean, atol=1e-4)
+
+
+def test_what_is_clipped_for_the_network_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gold stays as dark as it was, and the network does not see more of it than it has learned from."""
+    volume = np.random.default_rng(1).normal(size=(16, 24, 24)).astype(np.float32)
+    volume[8, 12, 12] = -50
+    seen = []
+
+    def answer(_network: UNet, block: np.ndarray, **_how: object) -> np.ndarray:
+        seen.append(block.min())
+        return np.zeros_like(block)
+
+    monkeypatch.setattr(volume_denoising, "denoise_block", answer)
+    slabs = denoise_slabs(_network(), [whole(volume)], (16, 24, 24), 16, standards=[(0.0, 1.0)])
+    ((_, slab),) = slabs
+    assert seen == [-8]
+    assert slab[8, 12, 12] == -42
+    assert np.count_nonzero(slab) == 1
+
+
+def test_parts_that_are_measured_lie_within_and_apart() -> None:
+    assert measured_parts((100, 150, 192)) == [(slice(0, 100), slice(0, 150), slice(0, 192))]
+    parts = measured_parts((464, 928, 928))
+    assert len(parts) == 8
+    assert parts[0] == (slice(84, 212), slice(184, 376), slice(184, 376))
+    assert parts[-1] == (slice(252, 380), slice(552, 744), slice(552, 744))
 
 
 def test_blocks_shrink_as_slices_grow() -> None:
