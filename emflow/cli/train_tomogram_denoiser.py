@@ -35,7 +35,7 @@ def train_tomogram_denoiser(
     steps: Steps = 1500,
     learning: CubeLearning = LEARNING,
     seed: Seed = 17,
-    channels: Channels = (20, 40),
+    channels: Channels = (32, 64),
     crop_voxels: int = 56,
     simulation: CubeSimulation = SIMULATION,
     tomograms: int = 4,

@@ -18,8 +18,8 @@ from emflow.training.tomograms import PIXEL_SIZE_ANGSTROM, Draw
 SQUARE_FLOOR = 0.05
 NOTES = (
     "Works at 10 A a voxel on halves of the data (frames or tilts), protein dark. Trained on simulated "
-    "tomograms alone, with the tomogram of noiseless tilts as target: contrast transfer and missing wedge "
-    "stay as they are. For eyes and for segmentation, never for averaging."
+    "tomograms alone, of ice of 60 to 200 nm, with the tomogram of noiseless tilts as target: contrast "
+    "transfer and missing wedge stay as they are. For eyes and for segmentation, never for averaging."
 )
 
 DenoiserSample = tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.float16]]
