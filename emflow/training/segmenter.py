@@ -38,8 +38,8 @@ DENOISED_SHARE = 0.6
 UPRIGHT_SHARE = 2 / 3
 NOTES = (
     "Works at 10 A a voxel on tomograms as reconstructed (protein dark), raw or denoised, slice by slice. "
-    "Trained on simulated tomograms alone, of ice of 60 to 200 nm; ribosomes there are made up, filaments are "
-    "microtubules and actin."
+    "Trained on simulated tomograms alone, of ice of 60 to 200 nm; ribosomes there are made up, filaments "
+    "are microtubules and actin."
 )
 
 SegmenterSample = tuple[NDArray[np.float16], NDArray[np.uint8]]
