@@ -23,7 +23,7 @@ TILE_PIXELS = 192
 _BLOCK_VOXELS = 100_000_000
 _MOST_SLICES = 128
 # Most of (z, y, x) of a part that is looked at to find what each frequency is worth.
-_MEASURED = (128, 192, 192)
+_MEASURED = (192, 192, 192)
 
 
 def block_slices(shape: tuple[int, int, int], halo: int, slab_slices: int) -> int:
@@ -134,13 +134,12 @@ def measured_blend(
 
 
 def measured_parts(shape: tuple[int, int, int]) -> list[tuple[slice, slice, slice]]:
-    """Return the parts of a tomogram that are measured: all of a small one, else two along each long axis."""
+    """Return the parts of a tomogram that are measured: its middle, or two along each long axis."""
     axes = []
     for side, most in zip(shape, _MEASURED, strict=True):
         spare = max(0, side - most)
-        axes.append(
-            [slice(first, first + min(side, most)) for first in sorted({spare // 4, spare - spare // 4})]
-        )
+        firsts = (spare // 2,) if spare < most else (spare // 4, spare - spare // 4)
+        axes.append([slice(first, first + min(side, most)) for first in firsts])
     return [(z, y, x) for z, y, x in itertools.product(*axes)]
 
 

@@ -83,10 +83,11 @@ def test_what_is_clipped_for_the_network_is_kept(monkeypatch: pytest.MonkeyPatch
 
 def test_parts_that_are_measured_lie_within_and_apart() -> None:
     assert measured_parts((100, 150, 192)) == [(slice(0, 100), slice(0, 150), slice(0, 192))]
+    assert measured_parts((200, 192, 383)) == [(slice(4, 196), slice(0, 192), slice(95, 287))]
     parts = measured_parts((464, 928, 928))
     assert len(parts) == 8
-    assert parts[0] == (slice(84, 212), slice(184, 376), slice(184, 376))
-    assert parts[-1] == (slice(252, 380), slice(552, 744), slice(552, 744))
+    assert parts[0] == (slice(68, 260), slice(184, 376), slice(184, 376))
+    assert parts[-1] == (slice(204, 396), slice(552, 744), slice(552, 744))
 
 
 def test_blocks_shrink_as_slices_grow() -> None:
