@@ -1,4 +1,4 @@
-"""Resampling in Fourier space, shared by every stage that changes the pixel size."""
+"""Fourier space: resampling, shared by every stage that changes the pixel size; frequencies of volumes."""
 
 import numpy as np
 import scipy.fft
@@ -48,3 +48,10 @@ def fourier_resize(image: NDArray[np.floating], shape: tuple[int, int]) -> NDArr
     resized[shape[0] - rows + 1 :, :columns] = spectrum[image.shape[0] - rows + 1 :, :columns]
     result: NDArray[np.float32] = scipy.fft.irfft2(resized, s=shape, norm="forward", overwrite_x=True)
     return result
+
+
+def volume_frequencies(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the cycles a voxel of every element of a volume's real FFT (scipy.fft.rfftn)."""
+    axes = [np.fft.fftfreq(side) for side in shape[:2]] + [np.fft.rfftfreq(shape[2])]
+    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
+    return np.asarray(np.sqrt(z * z + y * y + x * x))

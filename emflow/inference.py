@@ -42,7 +42,6 @@ def infer(
     stride = network.stride
     step = max(stride, tile_pixels // stride * stride)
     grid = TileGrid((image.shape[-2], image.shape[-1]), step, network.halo, stride)
-
     many = image.ndim == 4
 
     def forward(window: NDArray[np.float32]) -> NDArray[np.float32]:

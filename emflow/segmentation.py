@@ -65,8 +65,12 @@ def whole(volume: NDArray[np.floating]) -> Read:
 
 def standardise(volume: NDArray[np.floating], centre: float, spread: float) -> Volume:
     """Scale voxels to centre 0 and spread 1, and clip what gold and edges make of them."""
-    scaled = (np.asarray(volume, dtype=np.float32) - np.float32(centre)) / np.float32(spread or 1.0)
-    return np.asarray(np.clip(scaled, -CLIP_SIGMAS, CLIP_SIGMAS))
+    return np.asarray(np.clip(scaled(volume, centre, spread), -CLIP_SIGMAS, CLIP_SIGMAS))
+
+
+def scaled(volume: NDArray[np.floating], centre: float, spread: float) -> Volume:
+    """Scale voxels to centre 0 and spread 1."""
+    return np.asarray((np.asarray(volume, dtype=np.float32) - np.float32(centre)) / np.float32(spread or 1.0))
 
 
 def mirrored(indices: NDArray[np.integer], depth: int) -> NDArray[np.int64]:

@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from scipy import fft
 
+from emflow.fourier import volume_frequencies
+from emflow.segmentation import Volume
+
 SHELLS = 16
 # Voxels that a filter reaches to either side; as fine in frequency as the shells are.
 REACH = 16
-
-Volume = NDArray[np.float32]
 
 
 def shell_gains(
@@ -43,8 +44,8 @@ def shell_gains(
     others = np.zeros((SHELLS, 2))
     for block in blocks:
         spectra = [[fft.rfftn(half) for half in halves] for halves in block]
-        radius = _radius(block[1].shape[1:])
-        shell = np.minimum((radius * 2 * SHELLS).astype(np.intp), SHELLS - 1).ravel()
+        frequencies = volume_frequencies(block[1].shape[1:])
+        shell = np.minimum((frequencies * 2 * SHELLS).astype(np.intp), SHELLS - 1).ravel()
         for half, row in itertools.product((0, 1), (0, 1)):
             others[:, row] += _products(shell, spectra[row][half], spectra[1][1 - half])
             for column in (0, 1):
@@ -57,12 +58,6 @@ def shell_gains(
 def _products(shell: NDArray[np.intp], one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     """Return the sums of products of coefficients, by shell."""
     return np.bincount(shell, (one * other.conj()).real.ravel(), SHELLS).astype(np.float64)
-
-
-def _radius(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return cycles a voxel of a real transform's coefficients."""
-    grids = [*(np.fft.fftfreq(side) for side in shape[:-1]), np.fft.rfftfreq(shape[-1])]
-    return np.asarray(np.sqrt(sum(grid**2 for grid in np.meshgrid(*grids, indexing="ij"))))
 
 
 @dataclass(frozen=True)
@@ -81,10 +76,10 @@ class Blend:
     def kernels(self) -> NDArray[np.float32]:
         """The filters (2, 2 REACH + 1, 2 REACH + 1, 2 REACH + 1), their middle in the middle."""
         side = 2 * REACH + 1
-        radius = _radius((side, side, side))
+        frequencies = volume_frequencies((side, side, side))
         middles = (np.arange(SHELLS) + 0.5) / (2 * SHELLS)
         filters = [
-            np.fft.fftshift(fft.irfftn(np.interp(radius, middles, gains), s=(side, side, side)))
+            np.fft.fftshift(fft.irfftn(np.interp(frequencies, middles, gains), s=(side, side, side)))
             for gains in self.gains
         ]
         return np.stack(filters).astype(np.float32)

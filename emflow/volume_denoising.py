@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from emflow.networks import UNet
 from emflow.precision import in_halves
-from emflow.segmentation import Read, Volume, measured_standardisation, standardise, whole
+from emflow.segmentation import Read, Volume, measured_standardisation, scaled, standardise, whole
 from emflow.tiling import TileGrid, map_tiles
 from emflow.volume_blending import Blend, blended, shell_gains
 
@@ -106,9 +106,7 @@ def _denoise(
 
     What is clipped for the network stands so far out of the noise that it is kept as it is.
     """
-    centre, spread = standard
-    clipped = standardise(block, centre, spread)
-    raw = (block - np.float32(centre)) / np.float32(spread or 1.0)
+    raw, clipped = scaled(block, *standard), standardise(block, *standard)
     return denoise_block(network, clipped, device=device) + (raw - clipped), raw
 
 

@@ -8,6 +8,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from emflow.fourier import volume_frequencies
 from emflow.simulation.tomograms import SimulatedTomogram
 
 Volume = NDArray[np.float32]
@@ -21,10 +22,7 @@ _INNER = (slice(16, -16),) * 3
 
 def shell_numbers(shape: tuple[int, ...], shells: int) -> NDArray[np.int64]:
     """Return the shell of every element of a real FFT of ``shape``, flat; ``shells`` is beyond Nyquist."""
-    axes = [np.fft.fftfreq(side) for side in shape[:2]] + [np.fft.rfftfreq(shape[2])]
-    z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
-    frequency = np.sqrt(z * z + y * y + x * x)
-    return np.asarray(np.minimum(frequency * 2 * shells, shells).astype(np.int64).ravel())
+    return np.asarray(np.minimum(volume_frequencies(shape) * 2 * shells, shells).astype(np.int64).ravel())
 
 
 def _spectrum(volume: Volume) -> NDArray[np.complexfloating]:
