@@ -81,7 +81,7 @@ def measure_reconstruction(machine: Machine) -> Iterator[Row]:
     shape = (slabs * SLAB_SLICES, side, side)
 
     def weigh() -> torch.Tensor:
-        return ramp_filter(images.to(machine.device), geometry)
+        return ramp_filter(images.to(machine.device), geometry, shape[0])
 
     filtered = weigh()
 

@@ -196,7 +196,7 @@ def cost(network: UNet, looks: int) -> None:
     rng = np.random.default_rng(0)
     geometry = draw_geometry(rng, TomogramRanges())
     images = torch.from_numpy(rng.normal(size=(len(geometry), 256, 256)).astype(np.float32))
-    filtered = ramp_filter(images, geometry)
+    filtered = ramp_filter(images, geometry, 64)
     started = time.process_time()
     reconstruct_slab(filtered, geometry, PIXEL, (64, 256, 256), 0, 32)
     rate = 32 * 256 * 256 * len(geometry) / (time.process_time() - started)

@@ -17,7 +17,7 @@ REVISIONS = MappingProxyType(
         "correct_tilts": 2,
         "align_tilts": 3,
         "estimate_tilt_ctf": 3,
-        "reconstruct": 2,
+        "reconstruct": 3,
         "train_session_denoiser": 1,
         "denoise_tomogram": 2,
         "segment": 3,
@@ -27,7 +27,7 @@ REVISIONS = MappingProxyType(
         "summarise_tomograms": 3,
         "train_denoiser": 1,
         "train_picker": 1,
-        "train_segmenter": 8,
-        "train_tomogram_denoiser": 4,
+        "train_segmenter": 9,
+        "train_tomogram_denoiser": 5,
     }
 )

@@ -89,6 +89,8 @@ class TileGrid:
         if image.shape[-2:] != self.shape:
             raise ValueError(f"the grid is for images of {self.shape}, got {image.shape}")
         height, width = self.padded_shape
+        if self.shape == (height, width):
+            return image
         padding = [(0, 0)] * (image.ndim - 2) + [(0, height - self.shape[0]), (0, width - self.shape[1])]
         return np.pad(image, padding, mode="symmetric")
 

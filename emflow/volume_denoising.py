@@ -19,8 +19,8 @@ from emflow.tiling import TileGrid, map_tiles
 from emflow.volume_blending import Blend, blended, shell_gains
 
 TILE_PIXELS = 192
-# Voxels of a block with its halo: what a network's features need is some ten times as much.
-_BLOCK_VOXELS = 100_000_000
+# Voxels of a block with its halo: of one of 928 x 928 the slices that are kept still are twice the halo's.
+_BLOCK_VOXELS = 170_000_000
 _MOST_SLICES = 128
 # Most of (z, y, x) of a part that is looked at to find what each frequency is worth.
 _MEASURED = (192, 192, 192)
@@ -89,25 +89,14 @@ def _denoised_and_raw(
         last = min(first + step, shape[0])
         low, high = max(0, first - halo), min(shape[0], last + halo)
         inner = slice(first - low, last - low)
-        sums = np.zeros((2, last - first, *shape[1:]), dtype=np.float32)
+        means = np.zeros((2, last - first, *shape[1:]), dtype=np.float32)
         for read, standard in zip(reads, standards, strict=True):
-            denoised, raw = _denoise(network, read(low, high), standard, device)
-            sums[0] += denoised[inner] / np.float32(len(reads))
-            sums[1] += raw[inner] / np.float32(len(reads))
+            both = denoise_block(network, read(low, high), standard, keep=inner, device=device)
+            both /= np.float32(len(reads))
+            means += both
         for start in range(0, last - first, slab_slices):
-            part = sums[:, start : start + slab_slices]
+            part = means[:, start : start + slab_slices]
             yield part[0], part[1]
-
-
-def _denoise(
-    network: UNet, block: Volume, standard: tuple[float, float], device: str | torch.device
-) -> tuple[Volume, Volume]:
-    """Return a block's denoised and raw voxels, both standardised.
-
-    What is clipped for the network stands so far out of the noise that it is kept as it is.
-    """
-    raw, clipped = scaled(block, *standard), standardise(block, *standard)
-    return denoise_block(network, clipped, device=device) + (raw - clipped), raw
 
 
 def measured_blend(
@@ -122,7 +111,7 @@ def measured_blend(
 
     def block(z: slice, y: slice, x: slice) -> tuple[Volume, Volume]:
         parts = [
-            _denoise(network, read(z.start, z.stop)[:, y, x], standard, device)
+            denoise_block(network, read(z.start, z.stop)[:, y, x], standard, device=device)
             for read, standard in zip(reads, standards, strict=True)
         ]
         denoised, raw = zip(*parts, strict=True)
@@ -154,17 +143,44 @@ def denoised(
     return np.concatenate([slab for _, slab in slabs])
 
 
-def denoise_block(network: UNet, block: Volume, *, device: str | torch.device = "cpu") -> Volume:
-    """Denoise a standardised block (z, y, x), tiled over y and x."""
+def denoise_block(
+    network: UNet,
+    block: Volume,
+    standard: tuple[float, float],
+    *,
+    keep: slice = slice(None),
+    device: str | torch.device = "cpu",
+) -> NDArray[np.float32]:
+    """Denoise a block, tiled over y and x.
+
+    What is clipped for the network stands so far out of the noise that it is kept as it is.
+
+    Parameters
+    ----------
+    network
+        On ``device``.
+    block
+        (z, y, x).
+    standard
+        Its centre and spread.
+    keep
+        Slices to answer for; what is not kept is never held of more than a tile.
+
+    Returns
+    -------
+    NDArray[np.float32]
+        Denoised and raw voxels, both standardised, (2, slices kept, y, x).
+    """
     stride = network.stride
     depth = len(block)
-    padded = np.pad(block, ((0, -depth % stride), (0, 0), (0, 0)), mode="symmetric")
     grid = TileGrid((block.shape[1], block.shape[2]), TILE_PIXELS, network.halo, stride)
 
-    def forward(window: NDArray[np.float32]) -> NDArray[np.float32]:
-        tensor = torch.from_numpy(np.ascontiguousarray(window))[None, None].to(device)
+    def answer(window: NDArray[np.floating]) -> NDArray[np.float32]:
+        raw, clipped = scaled(window, *standard), standardise(window, *standard)
+        padded = np.pad(clipped, ((0, -depth % stride), (0, 0), (0, 0)), mode="symmetric")
+        tensor = torch.from_numpy(padded)[None, None].to(device)
         with torch.inference_mode(), in_halves(device, on_cpu=True):
-            answer: NDArray[np.float32] = network(tensor)[0].float().cpu().numpy()
-        return answer
+            denoised: NDArray[np.float32] = network(tensor)[0, 0, :depth].float().cpu().numpy()
+        return np.stack([(denoised + (raw - clipped))[keep], raw[keep]])
 
-    return map_tiles(forward, padded, grid)[0, :depth]
+    return map_tiles(answer, block, grid)

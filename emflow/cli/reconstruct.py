@@ -91,8 +91,9 @@ def reconstruct(
     chosen = take_device(device) if here else torch.device("cpu")
     rounds = sirt_rounds if filter == "sirt" else None
     try:
-        work = _Work(rows, tilts.parent, ctf, rounds, chosen)
-        row = _volume_row(name, rows, thickness_angstrom, work)
+        depth = max(2, 2 * round(thickness_angstrom / required(rows[0], "stored_pixel_size_angstrom") / 2))
+        work = _Work(rows, tilts.parent, ctf, rounds, depth, chosen)
+        row = _volume_row(name, rows, depth, work)
     except BadInputError as error:
         write_failed_volume(STAGE, output, name, str(error))
         return
@@ -139,6 +140,7 @@ class _Work:
         folder: Path,
         ctf: str,
         sirt_rounds: int | None,
+        depth: int,
         device: "torch.device",
     ) -> None:
         import torch
@@ -153,19 +155,20 @@ class _Work:
             read = [_image(row, folder, position, ctf, self.pixel_size_angstrom) for row in rows]
             return torch.from_numpy(np.stack(read)).to(device)
 
+        weighted = partial(ramp_filter, depth_voxels=depth, sirt_rounds=sirt_rounds)
         # Halves of frames where movies were given, with the same tilts; else every other tilt.
         self._parts: list[tuple[torch.Tensor, TiltGeometry]] = []
         if self.has_frames:
             sides = [int(required(rows[0], key)) for key in ("stored_height", "stored_width")]
             filtered = torch.empty((len(CHANNELS), len(rows), *sides), device=device)
             for part, position in enumerate(("position", "even_position", "odd_position")):
-                filtered[part] = ramp_filter(images(position), self.geometry, sirt_rounds=sirt_rounds)
+                filtered[part] = weighted(images(position), self.geometry)
             self._parts.append((filtered, self.geometry))
         else:
             whole = images("position")
             for chosen in (slice(None), slice(0, None, 2), slice(1, None, 2)):
                 geometry = self.geometry.select(chosen)
-                filtered = ramp_filter(whole[chosen], geometry, sirt_rounds=sirt_rounds)
+                filtered = weighted(whole[chosen], geometry)
                 self._parts.append((filtered[None], geometry))
 
     def slab(self, shape: tuple[int, int, int], first: int) -> NDArray[np.float32]:
@@ -201,10 +204,10 @@ class _Work:
 
 
 @lru_cache(maxsize=1)
-def _prepared(tilts: Path, ctf: str, sirt_rounds: int | None) -> _Work:
+def _prepared(tilts: Path, ctf: str, sirt_rounds: int | None, depth: int) -> _Work:
     import torch
 
-    return _Work(read_tilts(tilts)[1], tilts.parent, ctf, sirt_rounds, torch.device("cpu"))
+    return _Work(read_tilts(tilts)[1], tilts.parent, ctf, sirt_rounds, depth, torch.device("cpu"))
 
 
 def _slab_of(
@@ -215,7 +218,7 @@ def _slab_of(
 
     torch.set_num_threads(threads)
     with _preparing:
-        work = _prepared(tilts, ctf, sirt_rounds)
+        work = _prepared(tilts, ctf, sirt_rounds, shape[0])
     return work.slab(shape, first)
 
 
@@ -244,14 +247,13 @@ def _image(
     return undo(image, fitted, optics, pixel_size_angstrom)
 
 
-def _volume_row(name: str, rows: list[TiltRow], thickness_angstrom: float, work: _Work) -> VolumeRow:
+def _volume_row(name: str, rows: list[TiltRow], depth: int, work: _Work) -> VolumeRow:
     first = rows[0]
     pixel, unbinned_pixel = work.pixel_size_angstrom, required(first, "pixel_size_angstrom")
     height, width = int(required(first, "stored_height")), int(required(first, "stored_width"))
     # The tomogram's x lies across the tilt axis: where that lies along the camera's rows, sides change place.
     if abs(np.cos(np.radians(work.geometry.z_rot_degrees.mean()))) < np.sqrt(0.5):
         height, width = width, height
-    depth = max(2, 2 * round(thickness_angstrom / pixel / 2))
 
     def unbinned(side: int) -> int:
         return 2 * round(side * pixel / unbinned_pixel / 2)

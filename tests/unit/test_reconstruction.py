@@ -58,10 +58,10 @@ def test_slabs_are_the_whole_cut_in_pieces() -> None:
 def test_series_of_the_same_tilts_go_together_as_they_go_alone() -> None:
     images, geometry = _series(np.random.default_rng(2))
     both = torch.stack([images, images.flip(-1)])
-    filtered = ramp_filter(both, geometry)
+    filtered = ramp_filter(both, geometry, SHAPE[0])
     together = reconstruct_slab(filtered, geometry, PIXEL_SIZE_ANGSTROM, SHAPE, 3, 6)
     alone = [
-        reconstruct_slab(ramp_filter(one, geometry), geometry, PIXEL_SIZE_ANGSTROM, SHAPE, 3, 6)
+        reconstruct_slab(ramp_filter(one, geometry, SHAPE[0]), geometry, PIXEL_SIZE_ANGSTROM, SHAPE, 3, 6)
         for one in both
     ]
     torch.testing.assert_close(together, torch.stack(alone), rtol=0, atol=1e-6)
@@ -69,15 +69,32 @@ def test_series_of_the_same_tilts_go_together_as_they_go_alone() -> None:
 
 
 def test_the_ramp_lies_across_the_tilt_axis() -> None:
-    """A wave along the axis is blotted out, one across it keeps a share that is its frequency."""
+    """A wave across it keeps a share that is its frequency, one along it one part in the depth."""
     y, x = np.mgrid[:64, :64]
     along = np.cos(2 * np.pi * (y + 0.5) / 16).astype(np.float32)
     across = np.cos(2 * np.pi * (x + 0.5) / 16).astype(np.float32)
     geometry = TiltGeometry.nominal(np.array([0.0]), 0.0)
-    filtered = ramp_filter(torch.from_numpy(np.stack([along])), geometry).numpy()
-    np.testing.assert_allclose(filtered[0], 0, atol=1e-5)
-    filtered = ramp_filter(torch.from_numpy(np.stack([across])), geometry).numpy()
-    np.testing.assert_allclose(filtered[0], across / 16, atol=1e-5)
+
+    def filtered(image: np.ndarray, depth_voxels: int) -> np.ndarray:
+        return ramp_filter(torch.from_numpy(image[None]), geometry, depth_voxels).numpy()[0]
+
+    np.testing.assert_allclose(filtered(along, 50), along / 50, atol=1e-5)
+    np.testing.assert_allclose(filtered(across, 10_000), across / 16, atol=1e-5)
+    np.testing.assert_allclose(filtered(across, 12), across * np.hypot(1 / 16, 1 / 12), atol=1e-5)
+    np.testing.assert_allclose(filtered(np.full((64, 64), 7.0, dtype=np.float32), 50), 0, atol=1e-5)
+
+
+def test_a_membrane_that_all_images_show_edge_on_is_there() -> None:
+    """Its transform lies on the tilt axis, where a bare ramp is nothing; a wavy one's lies beside it."""
+    profile = ndimage.gaussian_filter1d(np.eye(96)[48] - np.eye(96)[40], 1.5).astype(np.float32)
+    sheet = np.broadcast_to(profile[None, :, None], (32, 96, 96)).copy()
+    geometry = TiltGeometry.nominal(np.arange(-60.0, 61.0, 3.0), 0.0)
+    images = project(torch.from_numpy(sheet), geometry, PIXEL_SIZE_ANGSTROM, (96, 96)) / PIXEL_SIZE_ANGSTROM
+    ((_, found),) = reconstruct_slabs(images, geometry, PIXEL_SIZE_ANGSTROM, sheet.shape, 32)
+    seen = found.numpy()[8:24, :, 24:72].mean((0, 2))
+    assert np.corrcoef(seen, profile)[0, 1] > 0.99
+    # The images at high tilts see more of it.
+    assert 0.9 < (seen @ profile) / (profile @ profile) < 1.5
 
 
 def test_an_image_stands_for_the_angles_around_it() -> None:
@@ -99,7 +116,7 @@ def phantom() -> tuple[np.ndarray, torch.Tensor, TiltGeometry]:
 
 
 def _weighed(images: torch.Tensor, geometry: TiltGeometry, rounds: int | None) -> np.ndarray:
-    filtered = ramp_filter(images, geometry, sirt_rounds=rounds)
+    filtered = ramp_filter(images, geometry, 40, sirt_rounds=rounds)
     return reconstruct_slab(filtered, geometry, PIXEL_SIZE_ANGSTROM, (40, 80, 80), 0, 40).numpy()
 
 

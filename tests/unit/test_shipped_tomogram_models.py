@@ -11,7 +11,7 @@ from emflow.io.model import load_model, shipped_model
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import build
 from emflow.scoring_volumes import dice, known_voxels
-from emflow.segmentation import standardisation, standardise, statistics_slices
+from emflow.segmentation import standardisation, statistics_slices
 from emflow.simulation.tomograms import SimulatedTomogram, simulate_tomogram
 from emflow.tomogram_classes import Label
 from emflow.training.tomograms import RANGES
@@ -59,8 +59,8 @@ def test_denoising_comes_nearer_to_the_truth(tomogram: SimulatedTomogram) -> Non
     def denoised(chosen: torch.nn.Module) -> np.ndarray:
         halves = []
         for half in (tomogram.even, tomogram.odd):
-            block = standardise(half, *standardisation(half[statistics_slices(len(half))]))
-            halves.append(denoise_block(chosen, block))  # type: ignore[arg-type]
+            standard = standardisation(half[statistics_slices(len(half))])
+            halves.append(denoise_block(chosen, half, standard)[0])  # type: ignore[arg-type]
         return (halves[0] + halves[1]) / 2
 
     raw = likeness(tomogram.full)

@@ -113,6 +113,6 @@ def reconstructed(
     device: str = "cpu",
 ) -> NDArray[np.float32]:
     """Return the weighted back-projections (..., z, y, x) of images (..., n, h, w)."""
-    filtered = ramp_filter(torch.from_numpy(images).to(device), geometry)
+    filtered = ramp_filter(torch.from_numpy(images).to(device), geometry, shape[0])
     volume = reconstruct_slab(filtered, geometry, pixel_size_angstrom, shape, 0, shape[0])
     return np.asarray(volume.cpu().numpy())
