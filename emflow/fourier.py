@@ -18,6 +18,37 @@ def resized_shape(
     return height, width
 
 
+def square_shapes(
+    shape: tuple[int, int], pixel_size_in_angstrom: float, pixel_size_out_angstrom: float
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the (height, width) to cut out of an image's middle, and the even one that it is resized to.
+
+    Unlike with `resized_shape`, one pixel size holds for both axes, to a pixel of the image over its whole
+    length, and the middle stays the middle: all sides are even. Some pixels at the border pay for it.
+    """
+    even = [side - side % 2 for side in shape]
+    longest = max(even)
+    scale = longest / max(2, 2 * round(longest * pixel_size_in_angstrom / pixel_size_out_angstrom / 2))
+    cut, resized = [], []
+    for side in even:
+        most = max(1, int(side / scale / 2 + 1e-9))
+
+        def missed(half: int) -> float:
+            return round(abs(half * scale - round(half * scale)), 6)
+
+        # Of sizes that cut little more away, the one at which the pixel size fits best.
+        half = min(range(most, max(0, most - 3), -1), key=missed)
+        cut.append(min(side, 2 * round(half * scale)))
+        resized.append(2 * half)
+    return (cut[0], cut[1]), (resized[0], resized[1])
+
+
+def middle(image: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.floating]:
+    """Return the middle (height, width) of an image; pixel ``side // 2`` of both is the same."""
+    y, x = (side // 2 - wanted // 2 for side, wanted in zip(image.shape, shape, strict=True))
+    return image[y : y + shape[0], x : x + shape[1]]
+
+
 def fourier_resize(image: NDArray[np.floating], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Crop (or zero-pad) an image's Fourier transform, so that it fills ``shape`` pixels.
 

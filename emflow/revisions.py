@@ -14,7 +14,7 @@ REVISIONS = MappingProxyType(
         "summarise": 1,
         "import_tilt_series": 1,
         "import_tomogram": 1,
-        "correct_tilts": 2,
+        "correct_tilts": 3,
         "align_tilts": 3,
         "estimate_tilt_ctf": 3,
         "reconstruct": 3,

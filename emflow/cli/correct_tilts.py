@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emflow.cli.progress import say
 from emflow.cli.series import read_tilts, reason_of, required, write_failed_series, write_tilts
 from emflow.errors import BadInputError
-from emflow.fourier import resized_shape
+from emflow.fourier import middle, square_shapes
 from emflow.io.index import FAILED, TiltRow
 from emflow.io.locations import location
 from emflow.io.store import SHARD_MICROGRAPHS, StoreWriter, checksum
@@ -176,8 +176,9 @@ def _store(
     first = looks[0].row
     pixel = required(first, "pixel_size_angstrom")
     unbinned = (int(required(first, "height")), int(required(first, "width")))
-    shape = resized_shape(unbinned, pixel, max(pixel, wanted_pixel_size))
-    size = (pixel * unbinned[0] / shape[0], pixel * unbinned[1] / shape[1])
+    # A tomogram has one pixel size, so its images must have one.
+    cut, shape = square_shapes(unbinned, pixel, max(pixel, wanted_pixel_size))
+    size = pixel * max(cut) / max(shape)
     counts = are_counts(
         np.array([look.blocks.mean() for look in looks]), np.array([look.spread for look in looks])
     )
@@ -188,7 +189,7 @@ def _store(
         output,
         count=count * len(parts),
         shape=shape,
-        pixel_size_angstrom=size,
+        pixel_size_angstrom=(size, size),
         names=[f"{look.row.name}{part and ' ' + part}" for part in parts for look in looks],
         root=None if stores is None else location(stores),
         axis="tilt",
@@ -199,11 +200,12 @@ def _store(
             for part, look in itertools.product(parts, looks):
                 row = look.row
                 pixels = reader.read(_half(row, part), None) if part else reader.read_row(row)
+                pixels = middle(pixels, cut)
                 image = stored_tilt(pixels, shape, outlier_sigmas=outlier_sigmas, counts=counts)
                 exposure = _exposure_in_the_middle(row)
                 if weighting and exposure is not None:
                     voltage = required(row, "voltage_kilovolt")
-                    image = exposure_weighted(image, sum(size) / 2, exposure, voltage)
+                    image = exposure_weighted(image, size, exposure, voltage)
                 yield image
 
     try:
@@ -224,7 +226,7 @@ def _store(
                         odd_position=2 * count + number if halves else None,
                         stored_height=shape[0],
                         stored_width=shape[1],
-                        stored_pixel_size_angstrom=sum(size) / 2,
+                        stored_pixel_size_angstrom=size,
                         mean=float(looks[number].blocks.mean()),
                         standard_deviation=looks[number].spread,
                         checksum=checksum(group[-1]),

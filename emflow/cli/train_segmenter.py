@@ -17,7 +17,7 @@ def train_segmenter(
     steps: Steps = 4000,
     learning: Learning = LEARNING,
     seed: Seed = 17,
-    channels: Channels = (16, 64, 128, 192, 256),
+    channels: Channels = (16, 64, 128, 192, 208),
     slices: int = 7,
     crop_pixels: int = 160,
     simulation: TomogramSimulation = SIMULATION,
@@ -78,7 +78,7 @@ def train_segmenter(
     from emflow.networks import build
     from emflow.tomogram_classes import CLASS_NAMES
     from emflow.training import segmenter
-    from emflow.training.tomograms import Draw, TrainingTomograms, held_apart
+    from emflow.training.tomograms import TrainingTomograms, held_apart
 
     torch.set_num_threads(run.threads)
     config = replace(learning.config(steps=steps, seed=seed), crop_pixels=crop_pixels)
@@ -89,7 +89,7 @@ def train_segmenter(
         "channels": list(channels),
     }
     library, sources = library_of(simulation)
-    draw: Draw = TrainingTomograms(library)
+    draw = TrainingTomograms(library)
     denoising = None
     if denoiser is not None:
         denoising, its_card = load_model(starting_model(denoiser), DENOISE_TOMOGRAM)

@@ -70,14 +70,14 @@ def train_tomogram_denoiser(
     from emflow.model_card import DENOISE_TOMOGRAM
     from emflow.simulation.tomograms import SimulatedTomogram
     from emflow.training import tomogram_denoiser
-    from emflow.training.tomograms import Draw, TrainingTomograms, held_apart
+    from emflow.training.tomograms import TrainingTomograms, held_apart
     from emflow.volume_denoising import denoised
 
     torch.set_num_threads(run.threads)
     config = replace(learning.config(steps=steps, seed=seed), crop_pixels=crop_voxels)
     architecture = {"name": "UNet3D", "in_channels": 1, "out_channels": 1, "channels": list(channels)}
     library, sources = library_of(simulation)
-    draw: Draw = TrainingTomograms(library)
+    draw = TrainingTomograms(library)
     samples = tomogram_denoiser.TomogramDenoiserSamples(
         draw if simulation.keep is None else KeptTomograms(draw, simulation.keep)
     )

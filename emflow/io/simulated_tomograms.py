@@ -6,19 +6,22 @@ from pathlib import Path
 import numpy as np
 
 from emflow.io.files import replacing
-from emflow.training.tomograms import Draw, TrainingTomogram
+from emflow.training.tomograms import TrainingTomogram, TrainingTomograms
 
 
 @dataclass(frozen=True)
 class KeptTomograms:
-    """Gives the tomogram of a seed from a folder, and puts there what ``draw`` had to make."""
+    """Gives the tomogram of a seed from a folder, and puts there what ``draw`` had to make.
 
-    draw: Draw
+    A folder serves several trainings: what another library or simulator made of a seed stays apart.
+    """
+
+    draw: TrainingTomograms
     folder: Path
 
     def __call__(self, seed: tuple[int, int]) -> TrainingTomogram:
         """Return one."""
-        path = self.folder / f"{seed[0]}_{seed[1]}.npz"
+        path = self.folder / f"{self.draw.digest}_{seed[0]}_{seed[1]}.npz"
         if path.is_file():
             with np.load(path) as kept:
                 return TrainingTomogram(kept["even"], kept["odd"], kept["clean"], kept["labels"])

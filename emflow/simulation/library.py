@@ -1,5 +1,6 @@
 """The particles that a simulation draws from, and their projections."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -116,6 +117,15 @@ class ParticleLibrary:
         self._structures: dict[int, Structure] = {}
         self._blobs: dict[tuple[int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
         self._views: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+
+    @property
+    def digest(self) -> str:
+        """Tells libraries apart that draw other particles, in hexadecimal."""
+        told = hashlib.sha256(f"{self.split} {self.procedural} {self.first}".encode())
+        for model in self.models:
+            told.update(f"{model.name} {model.blob_sigma_angstrom}".encode())
+            told.update(model.positions_angstrom.tobytes() + model.weights.tobytes())
+        return told.hexdigest()
 
     def __len__(self) -> int:
         """Count the structures."""

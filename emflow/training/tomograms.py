@@ -1,5 +1,6 @@
 """The simulated tomograms that segmenter and denoiser learn from, and those that they are judged by."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from emflow.simulation.library import ParticleLibrary
 from emflow.simulation.shapes import Structure
 from emflow.simulation.tomograms import SimulatedTomogram, TomogramRanges, simulate_tomogram
+from emflow.simulation.tomograms.simulate import REVISION
 
 PIXEL_SIZE_ANGSTROM = 10.0
 SHAPE = (120, 192, 192)
@@ -39,6 +41,13 @@ class TrainingTomograms:
 
     library: ParticleLibrary
     shape: tuple[int, int, int] = SHAPE
+
+    @property
+    def digest(self) -> str:
+        """Tells apart what gives another tomogram of the same seed, in hexadecimal."""
+        ranges = (RANGES, THICK_RANGES, THICK_SHAPE, THICK_SHARE)
+        told = f"{REVISION} {self.library.digest} {self.shape} {ranges}"
+        return hashlib.sha256(told.encode()).hexdigest()[:12]
 
     def __call__(self, seed: tuple[int, int]) -> TrainingTomogram:
         """Simulate one."""

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emflow.fourier import fourier_resize, resized_shape
+from emflow.fourier import fourier_resize, middle, resized_shape, square_shapes
 
 sides = st.integers(8, 120)
 
@@ -42,3 +42,28 @@ def test_the_mean_is_kept_and_frequencies_beyond_are_gone():
 def test_odd_targets_are_refused():
     with pytest.raises(ValueError, match="must be even"):
         fourier_resize(np.zeros((8, 8)), (5, 4))
+
+
+@given(st.integers(64, 6000), st.integers(64, 6000), st.floats(0.3, 3), st.floats(1, 12))
+def test_square_pixels_cost_little_of_the_border(height, width, pixel_size_in, coarser):
+    shape = (height, width)
+    cut, resized = square_shapes(shape, pixel_size_in, coarser * pixel_size_in)
+    scale = max(cut) / max(resized)
+    assert abs(scale / coarser - 1) <= 1 / max(resized) + 1e-9
+    for side, kept, out in zip(shape, cut, resized, strict=True):
+        assert kept % 2 == out % 2 == 0
+        assert abs(out * scale - kept) <= 1 + 1e-6
+        assert 0 <= side - kept <= 6 * scale + 2
+
+
+@pytest.mark.parametrize("shape", [(290, 302), (303, 289)])
+def test_what_lies_at_the_border_lies_there_in_square_pixels(shape):
+    """A spot has the same place, from the middle, along both; sides resized alone put it a pixel off."""
+    place = np.array([104.0, -111.0])
+    grid = np.meshgrid(*(np.arange(side) - side // 2 for side in shape), indexing="ij")
+    image = np.exp(-((grid[0] - place[0]) ** 2 + (grid[1] - place[1]) ** 2) / (2 * 6**2))
+    cut, resized = square_shapes(shape, 2.17, 10.0)
+    small = fourier_resize(middle(image, cut), resized)
+    grid = np.meshgrid(*(np.arange(side) - side // 2 for side in resized), indexing="ij")
+    found = np.array([(axis * small).sum() / small.sum() for axis in grid])
+    np.testing.assert_allclose(found * max(cut) / max(resized), place, atol=0.3)

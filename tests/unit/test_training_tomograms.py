@@ -1,11 +1,13 @@
 """What segmenter and denoiser learn from: tomograms of thin ice, and slices of those of thick ice."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from emflow.io.simulated_tomograms import KeptTomograms
 from emflow.simulation import ParticleLibrary
 from emflow.training import tomograms
 from emflow.training.tomograms import RANGES, SHAPE, THICK_RANGES, THICK_SHAPE, TrainingTomograms
@@ -61,3 +63,16 @@ def test_a_smaller_one_is_cut_alike(drawn: list[tuple[Any, ...]]) -> None:
     draw = TrainingTomograms(ParticleLibrary("train"), shape=(24, 32, 32))
     assert {len(draw(seed).labels) for seed in SEEDS[:20]} == {24}
     assert {shape for _, shape, _, _ in drawn} == {(24, 32, 32), (128, 32, 32)}
+
+
+def test_kept_tomograms_are_not_mixed_up(drawn: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    """A folder serves trainings on other particles, other sizes and, one day, of another simulator."""
+    libraries = [ParticleLibrary("train"), ParticleLibrary("train", procedural=10)]
+    model = libraries[0].structure(0)
+    libraries += [ParticleLibrary("train", models=[one]) for one in (model, model.rescaled(1.1))]
+    draws = [TrainingTomograms(library) for library in libraries]
+    draws.append(TrainingTomograms(libraries[0], (24, 32, 32)))
+    for draw in draws:
+        made = KeptTomograms(draw, tmp_path)((3, 1))
+        np.testing.assert_array_equal(KeptTomograms(draw, tmp_path)((3, 1)).labels, made.labels)
+    assert len(drawn) == len(draws) == len(list(tmp_path.iterdir()))

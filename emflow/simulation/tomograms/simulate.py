@@ -23,6 +23,9 @@ from emflow.tilt_geometry import TiltGeometry
 from emflow.tilt_images import exposure_weighted
 from emflow.tomogram_classes import NOT_LABELLED
 
+# To be raised when a seed gives another tomogram: those that were kept are made again then.
+REVISION = 1
+
 
 @dataclass(frozen=True)
 class SimulatedTomogram:
