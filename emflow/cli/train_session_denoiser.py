@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STAGE = "train_session_denoiser"
 CROP_VOXELS = 56
 BATCH = 4
-LEARNING_RATE = 5e-4  # a quarter of what random weights begin with
+LEARNING_RATE = 5e-4  # less than random weights begin with
 PATIENCE = 4
 # Cubes of all tomograms together, of either half: they stay in memory.
 CUBES, CUBES_APART, VALIDATION_BATCHES = 240, 32, 8
