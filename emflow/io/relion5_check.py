@@ -5,6 +5,7 @@ its tomogram, or at "nan": it leaves it out, or puts it somewhere (source and tr
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,11 @@ _TILT = (
     "rlnDefocusAngle",
 )
 _COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
+_ANGLES = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
+_IMPORTED = "rlnTomoImportParticleFile"
 _TEXTS = ("rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnMicrographName", "rlnOpticsGroupName")
+
+_SET = ("optimisation_set.star", "tomograms.star")
 
 Sizes = dict[str, tuple[float, float, float]]  # half sides in angstrom, by tomogram
 
@@ -44,7 +49,7 @@ Sizes = dict[str, tuple[float, float, float]]  # half sides in angstrom, by tomo
 def is_relion5(path: Path) -> bool:
     """Whether a STAR file, or a folder, is of a RELION 5 tomography project."""
     if path.is_dir():
-        return any((path / name).is_file() for name in ("optimisation_set.star", "tomograms.star"))
+        return any((path / name).is_file() for name in (*_SET, "coordinates.star"))
     tables = read_star_text(path)
     if "global" in tables or "optimisation_set" in tables:
         return True
@@ -57,13 +62,14 @@ def check_relion5(path: Path) -> list[str]:
     Parameters
     ----------
     path
-        An optimisation_set.star, a tomograms.star, a particles.star (with a tomograms.star beside it), or
-        the folder that holds them.
+        An optimisation_set.star, a tomograms.star, a particles.star (with a tomograms.star beside it), a
+        coordinates.star for RELION's import, or the folder that holds them.
     """
     folder = path if path.is_dir() else path.parent
     tomograms = folder / "tomograms.star"
     particles = folder / "particles.star"
-    if not path.is_dir() and path.name not in ("optimisation_set.star", "tomograms.star", "particles.star"):
+    listed = folder / "coordinates.star"
+    if not path.is_dir() and path.name not in (*_SET, "particles.star", "coordinates.star"):
         particles = path
     sizes: Sizes | None = None
     problems: list[str] = []
@@ -75,6 +81,9 @@ def check_relion5(path: Path) -> list[str]:
     pointer = folder / "optimisation_set.star"
     if pointer.is_file():
         problems += _pointer(pointer)
+    # Where tilt series are known, nothing is imported: what lies there then is of an earlier export.
+    if listed.is_file() and (path == listed or not tomograms.is_file()):
+        problems += _import(listed, particles)
     return problems
 
 
@@ -87,6 +96,47 @@ def _pointer(path: Path) -> Iterator[str]:
             yield f"{path}: {label}: {table.column(label)[0]}: no such file"
 
 
+def _import(path: Path, particles: Path) -> Iterator[str]:
+    """Check the list of coordinate files that RELION's import reads, the files, and particles.star."""
+    table = next(iter(read_star_text(path).values()), None)
+    if table is None:
+        yield f"{path}: no table of coordinate files"
+        return
+    missing = _missing(path, table, ("rlnTomoName", _IMPORTED))
+    yield from missing
+    if missing:
+        return
+    names = table.column("rlnTomoName")
+    yield from _twice(path, table)
+    for row, (name, file) in enumerate(zip(names, table.column(_IMPORTED), strict=True), 1):
+        found = _found(path, file)
+        if found is None:
+            yield f"{path}: data_{table.name} {_IMPORTED} row {row}: {file}: no such file"
+        elif found.suffix == ".star":  # from any other RELION takes three or six columns of plain text
+            yield from _coordinates(found, name)
+    kept = read_star_text(particles).get("particles") if particles.is_file() else None
+    if kept is not None and "rlnTomoName" in kept.labels:
+        known = set(kept.column("rlnTomoName"))
+        for name in sorted(known - {*names}):
+            yield f"{path}: data_{table.name} rlnTomoName: {name} of {particles.name} is missing"
+        for name in sorted({*names} - known):
+            yield f"{path}: data_{table.name} rlnTomoName: {name} has no particle in {particles.name}"
+
+
+def _coordinates(path: Path, name: str) -> Iterator[str]:
+    """Check the coordinates of one tomogram."""
+    table = next(iter(read_star_text(path).values()), None)
+    if table is None or not table.rows:
+        yield f"{path}: no particle: RELION's import stops at such a file"
+        return
+    yield from _missing(path, table, _COORDINATES)
+    yield from _numbers(path, table, (*_COORDINATES, *_ANGLES))
+    if "rlnTomoName" in table.labels:
+        for row, other in enumerate(table.column("rlnTomoName"), 1):
+            if other != name:
+                yield f"{path}: data_{table.name} rlnTomoName row {row}: {other}, in the list {name}"
+
+
 def _found(star: Path, name: str) -> Path | None:
     """Return the file that a STAR file names, from whichever folder above it RELION is started in."""
     name = name.rpartition("@")[2]
@@ -96,6 +146,12 @@ def _found(star: Path, name: str) -> Path | None:
 
 def _missing(path: Path, table: TextTable, labels: tuple[str, ...]) -> list[str]:
     return [f"{path}: data_{table.name}: {label} is missing" for label in labels if label not in table.labels]
+
+
+def _twice(path: Path, table: TextTable) -> Iterator[str]:
+    for name, count in sorted(Counter(table.column("rlnTomoName")).items()):
+        if count > 1:
+            yield f"{path}: data_{table.name} rlnTomoName: {name} stands twice"
 
 
 def _numbers(path: Path, table: TextTable, labels: tuple[str, ...]) -> Iterator[str]:
@@ -124,8 +180,7 @@ def _tomograms(path: Path, sizes: Sizes) -> Iterator[str]:
     if missing or wrong:
         return
     names = table.column("rlnTomoName")
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"{path}: data_global rlnTomoName: {name} stands twice"
+    yield from _twice(path, table)
     pixels = [float(text) for text in table.column("rlnTomoTiltSeriesPixelSize")]
     sides = [[float(text) for text in table.column(f"rlnTomoSize{axis}")] for axis in "XYZ"]
     for row, name in enumerate(names):

@@ -39,7 +39,7 @@ def check_star_paths(
     ----------
     paths
         STAR files, or folders with an export: ``autopick.star`` and the files that belong to it, or
-        RELION 5's ``tomograms.star`` and its.
+        RELION 5's ``tomograms.star`` or ``coordinates.star`` and theirs.
     diameter_angstrom
         Sets the box that must lie inside the micrograph; otherwise the comment at the top of
         autopick.star or particles.star does, and without it the centre must lie inside.

@@ -47,7 +47,7 @@ def write_relion_tomograms(folder: Path, tomograms: Sequence[ExportedTomogram], 
     folder
         Where they go: tomograms.star, tilt_series/, particles.star, optimisation_set.star, and in stacks/
         links to stacks by names that RELION reads as such; of tomograms without tilt series, particles.star
-        and coordinates.star with a file a tomogram.
+        and coordinates.star with a file for each that has particles.
     root
         The folder that RELION is started in: names of files are below it.
     """
@@ -96,7 +96,7 @@ def _linked_stacks(tomogram: ExportedTomogram, folder: Path) -> dict[str, Path]:
 
 
 def _remove_unlisted(paths: Iterable[Path], listed: set[str]) -> None:
-    """Remove the tables of tilt series, or links, that an earlier export had and this one has not."""
+    """Remove tables of tilt series or coordinates, or links, that an earlier export had, this one not."""
     for path in paths:
         if path.name not in listed:
             path.unlink()
@@ -207,12 +207,21 @@ def particle_tables(tomograms: Sequence[ExportedTomogram]) -> dict[str, "pd.Data
 
 
 def _write_import(folder: Path, tomograms: Sequence[ExportedTomogram], root: Path) -> None:
-    """Write what RELION's import of coordinates takes: a file a tomogram, and the list of them."""
+    """Write what RELION's import of coordinates takes: a file a tomogram, and the list of them.
+
+    Its import stops at a file without particles (RELION 5.0, ``apps/import_coordinates.cpp``), so that none
+    is written.
+    """
     rows: list[Mapping[str, str]] = []
     for tomogram in tomograms:
         name = tomogram.volume.name
+        if tomogram.particles.empty:
+            continue
         path = folder / "coordinates" / f"{name}.star"
         path.parent.mkdir(exist_ok=True)
         write_star(path, {"particles": tomogram.particles[["rlnTomoName", *_COORDINATES, *_ANGLES]]})
         rows.append({"rlnTomoName": name, "rlnTomoImportParticleFile": _name(path, root)})
-    write_star(folder / IMPORT, {"coordinates": pd.DataFrame(rows)}, if_changed=True)
+    table = pd.DataFrame(rows, columns=["rlnTomoName", "rlnTomoImportParticleFile"])
+    write_star(folder / IMPORT, {"coordinates": table}, if_changed=True)
+    listed = {f"{row['rlnTomoName']}.star" for row in rows}
+    _remove_unlisted((folder / "coordinates").glob("*.star"), listed)

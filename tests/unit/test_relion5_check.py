@@ -140,3 +140,60 @@ def test_a_particles_file_is_checked_by_itself(project: Path, tmp_path: Path) ->
     alone.parent.mkdir()
     shutil.copy(project / "particles.star", alone)
     assert check_star_paths([alone]) == []
+
+
+@pytest.fixture
+def imported(tmp_path: Path) -> Path:
+    """A sound export of three ready tomograms, the last of them without particles."""
+    exported = []
+    for name, count in (("lamella", 2), ("needle", 1), ("empty", 0)):
+        picks = _picks(np.full((count, 3), 40.0), [0.9] * count)
+        picks["rlnTomoName"] = name
+        exported.append(ExportedTomogram(replace(VOLUME, name=name), [], picks))
+    folder = tmp_path / "results/tomo/v/relion"
+    write_relion_tomograms(folder, exported, tmp_path)
+    return folder
+
+
+def test_ready_tomograms_have_no_problem(imported: Path) -> None:
+    """RELION's import stops at coordinates of nothing: the tomogram without particles is not listed."""
+    assert check_star_paths([imported]) == []
+    assert check_star_paths([imported / "coordinates.star"]) == []
+    assert check_star_paths([imported / "coordinates/lamella.star"]) == []
+    files = sorted(path.name for path in (imported / "coordinates").iterdir())
+    assert files == ["lamella.star", "needle.star"]
+
+
+LAMELLA = "coordinates/lamella.star"
+
+
+def _lost(project: Path) -> None:
+    (project / LAMELLA).unlink()
+
+
+def _emptied(project: Path) -> None:
+    (project / LAMELLA).write_text("\n".join((project / LAMELLA).read_text().split("\n")[:-4]) + "\n\n")
+
+
+IMPORTED = [
+    (_lost, "row 1: results/tomo/v/relion/coordinates/lamella.star: no such file"),
+    (_text(LAMELLA, "40.000000", "nan"), "rlnCenteredCoordinateXAngst row 1: 'nan' is no number"),
+    (_text("particles.star", "40.000000", "inf"), "rlnCenteredCoordinateXAngst row 1: 'inf' is no number"),
+    (_text(LAMELLA, "lamella", "lamela"), "rlnTomoName row 1: lamela, in the list lamella"),
+    (_emptied, "lamella.star: no particle: RELION's import stops"),
+    (
+        _without(LAMELLA, "particles", "rlnCenteredCoordinateZAngst"),
+        "data_particles: rlnCenteredCoordinateZAngst is missing",
+    ),
+    (_without("coordinates.star", "coordinates", "rlnTomoImportParticleFile"), "ParticleFile is missing"),
+    (_text("coordinates.star", "needle ", "lamella "), "rlnTomoName: lamella stands twice"),
+    (_text("coordinates.star", "needle ", "needles "), "rlnTomoName: needle of particles.star is missing"),
+    (_text("coordinates.star", "needle ", "needles "), "rlnTomoName: needles has no particle"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), IMPORTED, ids=[told for _, told in IMPORTED])
+def test_a_broken_import_is_refused(imported: Path, change: Callable[[Path], None], told: str) -> None:
+    change(imported)
+    problems = check_star_paths([imported])
+    assert any(told in problem for problem in problems), problems
