@@ -12,6 +12,7 @@ from pathlib import Path
 from emflow.io.star import read_star_text
 from emflow.io.star.reading import TextTable
 from emflow.relion import reads_as_stack
+from emflow.relion_labels import KIND, TEXT, TOMOGRAPHY_NUMBERS
 
 _TOMOGRAM = (
     "rlnTomoName",
@@ -28,6 +29,9 @@ _TOMOGRAM = (
 _TILT = (
     "rlnMicrographName",
     "rlnMicrographPreExposure",
+    # Extraction of plain images goes without, but whatever sorts by it, and the choice of the least tilted
+    # image of a subtomogram, reads it unasked: of a missing one memory's chance content.
+    "rlnTomoNominalStageTiltAngle",
     "rlnTomoYTilt",
     "rlnTomoZRot",
     "rlnTomoXShiftAngst",
@@ -37,9 +41,7 @@ _TILT = (
     "rlnDefocusAngle",
 )
 _COORDINATES = tuple(f"rlnCenteredCoordinate{axis}Angst" for axis in "XYZ")
-_ANGLES = tuple(f"rlnTomoSubtomogram{angle}" for angle in ("Rot", "Tilt", "Psi"))
 _IMPORTED = "rlnTomoImportParticleFile"
-_TEXTS = ("rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnMicrographName", "rlnOpticsGroupName")
 
 _SET = ("optimisation_set.star", "tomograms.star")
 
@@ -77,7 +79,8 @@ def check_relion5(path: Path) -> list[str]:
         sizes = {}
         problems += _tomograms(tomograms, sizes)
     if particles.is_file():
-        problems += _particles(particles, sizes)
+        # Of tomograms that are told themselves, nothing is known that particles could be held against.
+        problems += _particles(particles, sizes or None)
     pointer = folder / "optimisation_set.star"
     if pointer.is_file():
         problems += _pointer(pointer)
@@ -92,6 +95,8 @@ def _pointer(path: Path) -> Iterator[str]:
     for label in ("rlnTomoParticlesFile", "rlnTomoTomogramsFile"):
         if table is None or label not in table.labels:
             yield f"{path}: {label} is missing"
+        elif not table.rows:
+            yield f"{path}: data_{table.name} has no row"
         elif _found(path, table.column(label)[0]) is None:
             yield f"{path}: {label}: {table.column(label)[0]}: no such file"
 
@@ -130,7 +135,7 @@ def _coordinates(path: Path, name: str) -> Iterator[str]:
         yield f"{path}: no particle: RELION's import stops at such a file"
         return
     yield from _missing(path, table, _COORDINATES)
-    yield from _numbers(path, table, (*_COORDINATES, *_ANGLES))
+    yield from _numbers(path, table)
     if "rlnTomoName" in table.labels:
         for row, other in enumerate(table.column("rlnTomoName"), 1):
             if other != name:
@@ -154,17 +159,22 @@ def _twice(path: Path, table: TextTable) -> Iterator[str]:
             yield f"{path}: data_{table.name} rlnTomoName: {name} stands twice"
 
 
-def _numbers(path: Path, table: TextTable, labels: tuple[str, ...]) -> Iterator[str]:
-    """Yield what is no finite number in columns that should hold nothing else."""
-    for label in labels:
-        if label not in table.labels or label in _TEXTS:
+def _number(text: str) -> float | None:
+    """Return a finite number, None where the text is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _numbers(path: Path, table: TextTable) -> Iterator[str]:
+    """Yield what is no finite number in columns where RELION reads numbers: it takes "nan", or 0 for text."""
+    for label in table.labels:
+        if KIND.get(label, TEXT) == TEXT and label not in TOMOGRAPHY_NUMBERS:
             continue
         for row, text in enumerate(table.column(label), 1):
-            try:
-                good = math.isfinite(float(text))
-            except ValueError:
-                good = False
-            if not good:
+            if _number(text) is None:
                 yield f"{path}: data_{table.name} {label} row {row}: {text!r} is no number"
 
 
@@ -175,8 +185,10 @@ def _tomograms(path: Path, sizes: Sizes) -> Iterator[str]:
         return
     missing = _missing(path, table, _TOMOGRAM)
     yield from missing
-    wrong = list(_numbers(path, table, _TOMOGRAM))
+    wrong = list(_numbers(path, table))
     yield from wrong
+    if not table.rows:
+        yield f"{path}: data_global has no row"
     if missing or wrong:
         return
     names = table.column("rlnTomoName")
@@ -209,7 +221,9 @@ def _tilts(path: Path, name: str) -> Iterator[str]:
     yield from missing
     if missing:
         return
-    yield from _numbers(path, table, _TILT)
+    if not table.rows:
+        yield f"{path}: data_{name} has no row"
+    yield from _numbers(path, table)
     for row, image in enumerate(table.column("rlnMicrographName"), 1):
         if _found(path, image) is None:
             yield f"{path}: data_{name} rlnMicrographName row {row}: {image}: no such file"
@@ -226,23 +240,37 @@ def _particles(path: Path, sizes: Sizes | None) -> Iterator[str]:
         return
     missing = _missing(path, table, ("rlnTomoName", *_COORDINATES))
     yield from missing
+    for each in tables.values():
+        yield from _numbers(path, each)
     if "optics" in tables:
-        yield from _missing(path, tables["optics"], ("rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize"))
-        if "rlnOpticsGroup" not in table.labels:
-            yield f"{path}: data_particles: rlnOpticsGroup is missing"
+        yield from _groups(path, table, tables["optics"])
+    if sizes is not None and not missing:
+        yield from _places(path, table, sizes)
+
+
+def _groups(path: Path, particles: TextTable, optics: TextTable) -> Iterator[str]:
+    """Check that every particle's optics group is in the table of optics."""
+    missing = _missing(path, optics, ("rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize"))
+    missing += _missing(path, particles, ("rlnOpticsGroup",))
+    yield from missing
     if missing:
         return
-    wrong = list(_numbers(path, table, _COORDINATES))
-    yield from wrong
-    if sizes is None or wrong:
-        return
-    points = zip(*([float(text) for text in table.column(label)] for label in _COORDINATES), strict=True)
+    known = {_number(text) for text in optics.column("rlnOpticsGroup")}
+    for row, text in enumerate(particles.column("rlnOpticsGroup"), 1):
+        group = _number(text)
+        if group is not None and group not in known:
+            yield f"{path}: data_particles rlnOpticsGroup row {row}: {text} is no group of data_optics"
+
+
+def _places(path: Path, table: TextTable, sizes: Sizes) -> Iterator[str]:
+    """Check that every particle is in a tomogram that is known."""
+    points = zip(*(map(_number, table.column(label)) for label in _COORDINATES), strict=True)
     for row, (name, point) in enumerate(zip(table.column("rlnTomoName"), points, strict=True), 1):
         if name not in sizes:
             told = f"{name} is not in tomograms.star: RELION drops it"
             yield f"{path}: data_particles rlnTomoName row {row}: {told}"
-        else:
-            for axis, place, half in zip("XYZ", point, sizes[name], strict=True):
-                if abs(place) > half:
-                    where = f"{place:g} A is outside {name}, which reaches {half:g} A"
-                    yield f"{path}: data_particles rlnCenteredCoordinate{axis}Angst row {row}: {where}"
+            continue
+        for axis, place, half in zip("XYZ", point, sizes[name], strict=True):
+            if place is not None and abs(place) > half:
+                where = f"{place:g} A is outside {name}, which reaches {half:g} A"
+                yield f"{path}: data_particles rlnCenteredCoordinate{axis}Angst row {row}: {where}"

@@ -73,6 +73,15 @@ def _stack_called_mrc(project: Path) -> None:
     path.write_text(path.read_text().replace("stacks/TS_01.st", "stacks/TS_01.mrc"))
 
 
+def _without_rows(name: str, table: str) -> Callable[[Path], None]:
+    def change(project: Path) -> None:
+        tables = dict(read_star(project / name))
+        tables[table] = tables[table].iloc[:0]
+        write_star(project / name, tables)
+
+    return change
+
+
 MANDATORY = [
     *(
         (_without("tomograms.star", "global", label), f"data_global: {label} is missing")
@@ -98,6 +107,7 @@ MANDATORY = [
             "rlnDefocusV",
             "rlnDefocusAngle",
             "rlnMicrographPreExposure",
+            "rlnTomoNominalStageTiltAngle",
         )
     ),
     (_without("particles.star", "particles", "rlnTomoName"), "data_particles: rlnTomoName is missing"),
@@ -117,6 +127,13 @@ MANDATORY = [
         "row 2: 9000 A is outside TS_01, which reaches 480 A",
     ),
     (_text("particles.star", "-60.000000", "nan"), "row 2: 'nan' is no number"),
+    (
+        _with("particles.star", "particles", "rlnOpticsGroup", 2, 1),
+        "rlnOpticsGroup row 2: 2 is no group of data_optics",
+    ),
+    (_without_rows("particles.star", "optics"), "rlnOpticsGroup row 1: 1 is no group of data_optics"),
+    (_without_rows(SERIES, "TS_01"), "TS_01.star: data_TS_01 has no row"),
+    (_without_rows("tomograms.star", "global"), "tomograms.star: data_global has no row"),
     (_with("tomograms.star", "global", "rlnTomoSizeZ", 201), "201 is not even"),
     (_with("tomograms.star", "global", "rlnTomoHand", 0.0), "should be 1 or -1"),
     (_text(SERIES, "stacks/TS_01.st", "stacks/TS_99.st"), "stacks/TS_99.st: no such file"),
@@ -133,6 +150,45 @@ def test_a_broken_set_is_refused(project: Path, change: Callable[[Path], None], 
     change(project)
     problems = check_star_paths([project])
     assert any(told in problem for problem in problems), problems
+
+
+NUMBERS = [
+    *(
+        ("particles.star", "particles", f"rlnTomoSubtomogram{angle}", value)
+        for angle in ("Rot", "Tilt", "Psi")
+        for value in ("nan", "steep")
+    ),
+    *(
+        (SERIES, "TS_01", label, "nan")
+        for label in (
+            "rlnTomoXTilt",
+            "rlnPhaseShift",
+            "rlnCtfScalefactor",
+            "rlnTomoNominalStageTiltAngle",
+            "rlnTomoNominalTiltAxisAngle",
+        )
+    ),
+    ("particles.star", "particles", "rlnOpticsGroup", "one"),
+    ("particles.star", "optics", "rlnTomoTiltSeriesPixelSize", "nan"),
+    ("tomograms.star", "global", "rlnTomoImportFractionalDose", "nan"),
+]
+
+
+@pytest.mark.parametrize(("name", "table", "label", "value"), NUMBERS)
+def test_what_is_no_number_is_refused(project: Path, name: str, table: str, label: str, value: str) -> None:
+    _with(name, table, label, "broken")(project)
+    _text(name, "broken", value)(project)
+    assert check_star_paths([project]) == [
+        f"{project / name}: data_{table} {label} row 1: {value!r} is no number"
+    ]
+
+
+def test_words_lists_and_columns_of_others_stay_unjudged(project: Path) -> None:
+    tables = dict(read_star(project / "particles.star"))
+    for label, value in (("rlnTomoVisibleFrames", "[1,1,0]"), ("rlnImageName", "1@a.mrcs"), ("mine", "high")):
+        tables["particles"][label] = value
+    write_star(project / "particles.star", tables)
+    assert check_star_paths([project]) == []
 
 
 def test_a_particles_file_is_checked_by_itself(project: Path, tmp_path: Path) -> None:
