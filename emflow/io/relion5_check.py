@@ -90,6 +90,32 @@ def check_relion5(path: Path) -> list[str]:
     return problems
 
 
+def notes_of_relion5(path: Path) -> list[str]:
+    """Return what RELION may take, and is seldom meant: a line for each series with defocus 0 in all tilts.
+
+    Parameters
+    ----------
+    path
+        What `check_relion5` was given, and found no problem in.
+    """
+    tomograms = (path if path.is_dir() else path.parent) / "tomograms.star"
+    if not tomograms.is_file():
+        return []
+    table = read_star_text(tomograms)["global"]
+    notes = []
+    names, files = (table.column(label) for label in ("rlnTomoName", "rlnTomoTiltSeriesStarFile"))
+    for name, file in zip(names, files, strict=True):
+        series = _found(tomograms, file)
+        if series is not None and _is_in_focus(tilts := read_star_text(series)[name]):
+            told = f"0 in all {len(tilts.rows)} tilts, which RELION takes for in focus; right of STEM alone"
+            notes.append(f"{series}: data_{name} rlnDefocusU: {told}")
+    return notes
+
+
+def _is_in_focus(tilts: TextTable) -> bool:
+    return not any(_number(text) for label in ("rlnDefocusU", "rlnDefocusV") for text in tilts.column(label))
+
+
 def _pointer(path: Path) -> Iterator[str]:
     table = next(iter(read_star_text(path).values()), None)
     for label in ("rlnTomoParticlesFile", "rlnTomoTomogramsFile"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from unit.test_relion_tomograms import VOLUME, _picks, _tilt
 
+from emflow.cli import main
 from emflow.io.relion_project import check_star_paths
 from emflow.io.relion_tomograms import ExportedTomogram, write_relion_tomograms
 from emflow.io.star import read_star, write_star
@@ -253,3 +254,21 @@ def test_a_broken_import_is_refused(imported: Path, change: Callable[[Path], Non
     change(imported)
     problems = check_star_paths([imported])
     assert any(told in problem for problem in problems), problems
+
+
+def test_a_series_without_defocus_is_noted(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No problem: of a STEM series no defocus is known, and it is exported all the same."""
+    main(["check-star", str(project)])
+    assert "note" not in capsys.readouterr().err
+    tables = dict(read_star(project / SERIES))
+    for label in ("rlnDefocusU", "rlnDefocusV"):
+        tables["TS_01"][label] = 0.0
+    write_star(project / SERIES, tables)
+    main(["check-star", str(project)])
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"note: {project / SERIES}: data_TS_01 rlnDefocusU: 0 in all 5 tilts" in told.err
+    tables["TS_01"].loc[3, "rlnDefocusV"] = 39_000.0
+    write_star(project / SERIES, tables)
+    main(["check-star", str(project / "particles.star")])
+    assert "note" not in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -319,3 +320,27 @@ def test_a_lost_series_is_told_and_too_many_are_an_error(
     with pytest.raises(SystemExit):
         export_tomograms(picks=[good, bad], output=folder / "relion/export.tsv", max_failed_fraction=0.2)
     assert "1 of 2 tilt series were left out" in capsys.readouterr().err
+
+
+def test_an_unknown_defocus_is_told_with_what_to_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RELION takes the 0 that stands for it, for in focus."""
+    folder = tmp_path / "results/tomo/s"
+    path = _series(folder, "TS_01", tilts=True, merits=[0.9], root=tmp_path)
+    unknown: dict[str, Any] = {"defocus_u_angstrom": None, "defocus_v_angstrom": None}
+    nominal = [None, 30_000.0, 30_000.0, 30_000.0, None]
+    tilts = [
+        replace(_tilt(n, tmp_path), **unknown, nominal_defocus_angstrom=value)
+        for n, value in enumerate(nominal)
+    ]
+    write_index(path.with_name("tilt_ctf.tsv"), tilts, TiltRow)
+    export_tomograms(picks=[path], output=folder / "relion/export.tsv")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "TS_01: defocus unknown in 2 of 5 tilts" in line
+    assert "tilt_ctf.enabled" in line
+    series = read_star(folder / "relion/tilt_series/TS_01.star")["TS_01"]
+    assert series["rlnDefocusU"].tolist() == [value or 0 for value in nominal]
+    write_index(path.with_name("tilt_ctf.tsv"), [_tilt(n, tmp_path) for n in range(5)], TiltRow)
+    export_tomograms(picks=[path], output=folder / "relion/export.tsv")
+    assert "warning" not in capsys.readouterr().err
