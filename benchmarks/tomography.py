@@ -23,13 +23,13 @@ import mrcfile
 import numpy as np
 import torch
 
-from emflow.cli.pick_tomogram import SUGGESTED_THRESHOLD
 from emflow.evaluation.membranes import SurfaceCounts, surfaces_by_wedge
 from emflow.evaluation.segmentation import class_scores, evaluate_labels
 from emflow.evaluation.tomogram_denoising import evaluate_tomogram_denoiser
 from emflow.evaluation.volume_picking import PickScores, match_picks
 from emflow.io.atomic_models import read_atomic_models
 from emflow.io.model import load_model, shipped_model
+from emflow.io.volume_picks import SUGGESTED_THRESHOLD
 from emflow.model_card import DENOISE_TOMOGRAM, SEGMENT
 from emflow.networks import UNet
 from emflow.reconstruction import ramp_filter, reconstruct_slab

@@ -1,4 +1,4 @@
-"""The labels of RELION's single-particle tables (versions 3.1 to 5), and what their columns hold.
+"""The labels of RELION's tables (versions 3.1 to 5), and what their columns hold.
 
 Names and types as ``relion_refine --print_metadata_labels`` prints them, and those that RELION 4 and 5 added.
 """
@@ -31,6 +31,18 @@ _TEXTS = """
     rlnMicrographNameOdd rlnMtfFileName rlnOddZernike rlnOpticsGroupName rlnOriginalParticleName
     rlnParticleName rlnReconstructImageName
 """
+_TOMOGRAPHY_NUMBERS = """
+    rlnAreTomoTiltAxisScore rlnAreTomoTiltangleOffset rlnCenteredCoordinateXAngst rlnCenteredCoordinateYAngst
+    rlnCenteredCoordinateZAngst rlnOriginZAngst rlnOriginZPriorAngst rlnTomoDefocusSlope
+    rlnTomoDeformationGridSizeX rlnTomoDeformationGridSizeY rlnTomoFrameCount rlnTomoHand rlnTomoIceNormalX
+    rlnTomoIceNormalY rlnTomoIceNormalZ rlnTomoImportFractionalDose rlnTomoImportOffsetX rlnTomoImportOffsetY
+    rlnTomoImportOffsetZ rlnTomoManifoldIndex rlnTomoNominalDefocus rlnTomoNominalStageTiltAngle
+    rlnTomoNominalTiltAxisAngle rlnTomoParticleId rlnTomoRelativeIceThickness rlnTomoRelativeLuminance
+    rlnTomoSizeX rlnTomoSizeY rlnTomoSizeZ rlnTomoSubTomosAre2DStacks rlnTomoSubtomogramBinning
+    rlnTomoSubtomogramPsi rlnTomoSubtomogramRot rlnTomoSubtomogramTilt rlnTomoTiltMovieFrameCount
+    rlnTomoTiltMovieIndex rlnTomoTiltSeriesPixelSize rlnTomoTomogramBinning rlnTomoTomogramThickness
+    rlnTomoXShiftAngst rlnTomoXTilt rlnTomoYShiftAngst rlnTomoYTilt rlnTomoZRot
+"""
 _FLAGS = ("rlnAnglePsiFlip", "rlnCtfDataAreCtfPremultiplied", "rlnCtfDataArePhaseFlipped")
 
 KIND = (
@@ -39,4 +51,7 @@ KIND = (
     | dict.fromkeys(_FLAGS, FLAG)
     | dict.fromkeys(_TEXTS.split(), TEXT)
 )
-"""What the column of each label holds."""
+"""What the column of each label of the single-particle tables holds."""
+
+TOMOGRAPHY_NUMBERS = frozenset(_TOMOGRAPHY_NUMBERS.split())
+"""Labels that the tables of tomography have beside those, where RELION 5 reads numbers."""

@@ -23,7 +23,7 @@ REVISIONS = MappingProxyType(
         "segment": 3,
         "pick_tomogram": 1,
         "match_template": 3,
-        "export_tomograms": 3,
+        "export_tomograms": 4,
         "summarise_tomograms": 3,
         "train_denoiser": 1,
         "train_picker": 1,

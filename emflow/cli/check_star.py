@@ -5,7 +5,7 @@ from pathlib import Path
 
 from emflow.cli.progress import say
 from emflow.errors import SettingError
-from emflow.io.relion_project import check_star_paths
+from emflow.io.relion_project import check_star_paths, notes_on_star_paths
 
 
 def check_star(*paths: Path, diameter_angstrom: float | None = None) -> None:
@@ -13,7 +13,8 @@ def check_star(*paths: Path, diameter_angstrom: float | None = None) -> None:
 
     RELION turns a number that it cannot read into 0, ignores labels that it does not know and passes over
     missing coordinate files, each time with return code 0. Each problem is one line on standard output that
-    names file, table, column and row; the exit status is then 1.
+    names file, table, column and row; the exit status is then 1. What may be meant, such as a tilt series
+    without any defocus, is only noted, on standard error.
 
     Parameters
     ----------
@@ -32,4 +33,6 @@ def check_star(*paths: Path, diameter_angstrom: float | None = None) -> None:
     if problems:
         say("check-star", f"refused: {len(problems)} problems")
         sys.exit(1)
+    for note in notes_on_star_paths(paths):
+        say("check-star", f"note: {note}")
     say("check-star", "nothing to complain of")

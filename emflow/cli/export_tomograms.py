@@ -24,7 +24,7 @@ from emflow.io.index import (
     write_index,
 )
 from emflow.io.relion5_check import check_relion5
-from emflow.io.relion_tomograms import ExportedTomogram, write_relion_tomograms
+from emflow.io.relion_tomograms import ExportedTomogram, exported_defocus, write_relion_tomograms
 from emflow.io.star import star_text
 from emflow.io.volume_picks import read_all_picks
 
@@ -78,6 +78,8 @@ def export_tomograms(
         say(STAGE, f"emflow's own files are refused: {len(problems)} problems; please report this")
         sys.exit(1)
     write_index(output, table, ExportedSeriesRow)
+    for tomogram in exported:
+        _warn_of_no_defocus(tomogram)
     particles = sum(row.particles or 0 for row in table)
     say(STAGE, f"{particles} particles from {len(exported)} of {len(table)} tomograms in {folder}")
 
@@ -128,6 +130,14 @@ def _one(
         _sha256(chosen),
     )
     return row, ExportedTomogram(volume, tilts, chosen)
+
+
+def _warn_of_no_defocus(tomogram: ExportedTomogram) -> None:
+    unknown = sum(exported_defocus(tilt) == (0.0, 0.0) for tilt in tomogram.tilts)
+    if unknown:
+        told = f"defocus unknown in {unknown} of {len(tomogram.tilts)} tilts and exported as 0, in focus"
+        cure = "set tilt_ctf.enabled: true, or import a nominal defocus (TargetDefocus of an .mdoc)"
+        say(STAGE, f"warning: {tomogram.volume.name}: {told}; {cure}")
 
 
 def _inside(table: pd.DataFrame, volume: VolumeRow) -> pd.DataFrame:

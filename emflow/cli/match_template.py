@@ -16,7 +16,12 @@ from emflow.cli.tomograms import StoredTomogram, failed_reason, read_volume_row
 from emflow.errors import SettingError
 from emflow.io.gpus import take_device
 from emflow.io.index import OK, TiltRow, VolumePickRow, write_index
-from emflow.io.volume_picks import volume_picks_table, write_failed_picks, write_volume_picks
+from emflow.io.volume_picks import (
+    SUGGESTED_THRESHOLD,
+    volume_picks_table,
+    write_failed_picks,
+    write_volume_picks,
+)
 from emflow.io.volumes import open_labels
 from emflow.resampling import Resampling
 from emflow.volume_picking import centred_angstrom, labels_at
@@ -26,8 +31,6 @@ if TYPE_CHECKING:
     from emflow.tilt_geometry import TiltGeometry
 
 STAGE = "match_template"
-# That of the threshold of the score, see `emflow.template_matching.figures_of_merit`.
-SUGGESTED_THRESHOLD = 0.5
 _DISTANCE_DIAMETERS = 0.7
 
 

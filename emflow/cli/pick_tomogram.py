@@ -12,11 +12,14 @@ from emflow import volume_picking
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, failed_reason, read_volume_row
 from emflow.io.index import OK, VolumePickRow, write_index
-from emflow.io.volume_picks import volume_picks_table, write_failed_picks, write_volume_picks
+from emflow.io.volume_picks import (
+    SUGGESTED_THRESHOLD,
+    volume_picks_table,
+    write_failed_picks,
+    write_volume_picks,
+)
 
 STAGE = "pick_tomogram"
-# Half of what is more likely a particle than not: the network's probability is what is thresholded.
-SUGGESTED_THRESHOLD = 0.5
 _MEMBRANE = "membrane"
 _MEMBRANE_REACH_ANGSTROM = 250.0
 

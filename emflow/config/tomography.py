@@ -40,7 +40,9 @@ class TiltCtf(Section):
     """estimate_tilt_ctf: defocus of every image of a tilt series."""
 
     enabled: bool = Field(
-        True, description="Whether to estimate; without, nominal defocus or an imported CTF is exported."
+        True,
+        description="Whether to estimate; else an imported CTF, the nominal defocus or, with neither, 0 is "
+        "exported.",
     )
     replace: bool = Field(False, description="Whether to estimate also where a RELION STAR brought a CTF.")
     min_defocus_angstrom: Annotated[float, Field(ge=500.0, le=200_000.0)] = Field(

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 
 from emflow.errors import SettingError
-from emflow.io.relion5_check import check_relion5, is_relion5
+from emflow.io.relion5_check import check_relion5, is_relion5, notes_of_relion5
 from emflow.io.relion_images import check_stacks, micrograph_size, positive, project_of
 from emflow.io.relion_tables import RelionStar, Unchanged, read_relion_star, stated_diameter
 from emflow.relion import (
@@ -39,7 +39,7 @@ def check_star_paths(
     ----------
     paths
         STAR files, or folders with an export: ``autopick.star`` and the files that belong to it, or
-        RELION 5's ``tomograms.star`` and its.
+        RELION 5's ``tomograms.star`` or ``coordinates.star`` and theirs.
     diameter_angstrom
         Sets the box that must lie inside the micrograph; otherwise the comment at the top of
         autopick.star or particles.star does, and without it the centre must lie inside.
@@ -65,6 +65,11 @@ def check_star_paths(
         else:
             checker.check_file(path)
     return report.told() + tomography
+
+
+def notes_on_star_paths(paths: Iterable[Path]) -> list[str]:
+    """Return what may be meant, of paths in which `check_star_paths` found no problem; one line each."""
+    return [note for path in paths if is_relion5(path) for note in notes_of_relion5(path)]
 
 
 class _Report:

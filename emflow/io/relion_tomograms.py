@@ -47,7 +47,7 @@ def write_relion_tomograms(folder: Path, tomograms: Sequence[ExportedTomogram], 
     folder
         Where they go: tomograms.star, tilt_series/, particles.star, optimisation_set.star, and in stacks/
         links to stacks by names that RELION reads as such; of tomograms without tilt series, particles.star
-        and coordinates.star with a file a tomogram.
+        and coordinates.star with a file for each that has particles.
     root
         The folder that RELION is started in: names of files are below it.
     """
@@ -96,7 +96,7 @@ def _linked_stacks(tomogram: ExportedTomogram, folder: Path) -> dict[str, Path]:
 
 
 def _remove_unlisted(paths: Iterable[Path], listed: set[str]) -> None:
-    """Remove the tables of tilt series, or links, that an earlier export had and this one has not."""
+    """Remove tables of tilt series or coordinates, or links, that an earlier export had, this one not."""
     for path in paths:
         if path.name not in listed:
             path.unlink()
@@ -114,6 +114,12 @@ def image_name(tilt: TiltRow, stacks: Mapping[str, Path], root: Path) -> str:
     return f"{number}{mark}{_name(stacks.get(path, path), root)}"
 
 
+def exported_defocus(tilt: TiltRow) -> tuple[float, float]:
+    """Return the defocus U and V that RELION is given of a tilt: fitted or imported, else nominal, else 0."""
+    nominal = tilt.nominal_defocus_angstrom or 0.0
+    return float(tilt.defocus_u_angstrom or nominal), float(tilt.defocus_v_angstrom or nominal)
+
+
 def tilt_table(tilts: Sequence[TiltRow], stacks: Mapping[str, Path], root: Path) -> pd.DataFrame:
     """Return the table of one tilt series, in the order of its tilts."""
 
@@ -121,11 +127,6 @@ def tilt_table(tilts: Sequence[TiltRow], stacks: Mapping[str, Path], root: Path)
         values = [getattr(tilt, field) for tilt in tilts]
         return [default if value is None else float(value) for value in values]
 
-    nominal = numbers("nominal_defocus_angstrom")
-    u, v = (
-        [value or given for value, given in zip(numbers(f"defocus_{axis}_angstrom"), nominal, strict=True)]
-        for axis in "uv"
-    )
     y_tilt = numbers("y_tilt_degrees")
     columns: dict[str, object] = {
         "rlnMicrographName": [image_name(tilt, stacks, root) for tilt in tilts],
@@ -137,8 +138,8 @@ def tilt_table(tilts: Sequence[TiltRow], stacks: Mapping[str, Path], root: Path)
         "rlnTomoZRot": numbers("z_rot_degrees"),
         "rlnTomoXShiftAngst": numbers("x_shift_angstrom"),
         "rlnTomoYShiftAngst": numbers("y_shift_angstrom"),
-        "rlnDefocusU": u,
-        "rlnDefocusV": v,
+        "rlnDefocusU": [exported_defocus(tilt)[0] for tilt in tilts],
+        "rlnDefocusV": [exported_defocus(tilt)[1] for tilt in tilts],
         "rlnDefocusAngle": numbers("defocus_angle_degrees"),
         "rlnPhaseShift": numbers("phase_shift_degrees"),
         "rlnCtfFigureOfMerit": numbers("ctf_figure_of_merit"),
@@ -207,12 +208,21 @@ def particle_tables(tomograms: Sequence[ExportedTomogram]) -> dict[str, "pd.Data
 
 
 def _write_import(folder: Path, tomograms: Sequence[ExportedTomogram], root: Path) -> None:
-    """Write what RELION's import of coordinates takes: a file a tomogram, and the list of them."""
+    """Write what RELION's import of coordinates takes: a file a tomogram, and the list of them.
+
+    Its import stops at a file without particles (RELION 5.0, ``apps/import_coordinates.cpp``), so that none
+    is written.
+    """
     rows: list[Mapping[str, str]] = []
     for tomogram in tomograms:
         name = tomogram.volume.name
+        if tomogram.particles.empty:
+            continue
         path = folder / "coordinates" / f"{name}.star"
         path.parent.mkdir(exist_ok=True)
         write_star(path, {"particles": tomogram.particles[["rlnTomoName", *_COORDINATES, *_ANGLES]]})
         rows.append({"rlnTomoName": name, "rlnTomoImportParticleFile": _name(path, root)})
-    write_star(folder / IMPORT, {"coordinates": pd.DataFrame(rows)}, if_changed=True)
+    table = pd.DataFrame(rows, columns=["rlnTomoName", "rlnTomoImportParticleFile"])
+    write_star(folder / IMPORT, {"coordinates": table}, if_changed=True)
+    listed = {f"{row['rlnTomoName']}.star" for row in rows}
+    _remove_unlisted((folder / "coordinates").glob("*.star"), listed)

@@ -22,6 +22,12 @@ COLUMNS = (
     "emflowClass",
     "rlnAutopickFigureOfMerit",
 )
+SUGGESTED_THRESHOLD = 0.5
+"""Figure of merit from which a candidate is exported, unless the user says otherwise.
+
+Of a segmentation it is a probability, a particle more likely than not; a template's score has it at its
+threshold (`emflow.template_matching.figures_of_merit`).
+"""
 _TABLE = "particles"
 
 

@@ -3,7 +3,9 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import mrcfile
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emflow.cli.export_tomograms import export_tomograms
+from emflow.cli.import_tilt_series import import_tilt_series
 from emflow.errors import SettingError
 from emflow.io.index import (
     FAILED,
@@ -22,8 +25,10 @@ from emflow.io.index import (
     read_index,
     write_index,
 )
+from emflow.io.inputs import InputRow, as_row, batch_digest
 from emflow.io.relion_tomograms import ExportedTomogram, write_relion_tomograms
 from emflow.io.star import read_star
+from emflow.io.tilt_series.listing import Unit, look
 from emflow.io.volume_picks import volume_picks_table, write_volume_picks
 from emflow.volume_picking import centred_angstrom
 
@@ -319,3 +324,63 @@ def test_a_lost_series_is_told_and_too_many_are_an_error(
     with pytest.raises(SystemExit):
         export_tomograms(picks=[good, bad], output=folder / "relion/export.tsv", max_failed_fraction=0.2)
     assert "1 of 2 tilt series were left out" in capsys.readouterr().err
+
+
+def test_an_unknown_defocus_is_told_with_what_to_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RELION takes the 0 that stands for it, for in focus."""
+    folder = tmp_path / "results/tomo/s"
+    path = _series(folder, "TS_01", tilts=True, merits=[0.9], root=tmp_path)
+    unknown: dict[str, Any] = {"defocus_u_angstrom": None, "defocus_v_angstrom": None}
+    nominal = [None, 30_000.0, 30_000.0, 30_000.0, None]
+    tilts = [
+        replace(_tilt(n, tmp_path), **unknown, nominal_defocus_angstrom=value)
+        for n, value in enumerate(nominal)
+    ]
+    write_index(path.with_name("tilt_ctf.tsv"), tilts, TiltRow)
+    export_tomograms(picks=[path], output=folder / "relion/export.tsv")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert "TS_01: defocus unknown in 2 of 5 tilts" in line
+    assert "tilt_ctf.enabled" in line
+    series = read_star(folder / "relion/tilt_series/TS_01.star")["TS_01"]
+    assert series["rlnDefocusU"].tolist() == [value or 0 for value in nominal]
+    write_index(path.with_name("tilt_ctf.tsv"), [_tilt(n, tmp_path) for n in range(5)], TiltRow)
+    export_tomograms(picks=[path], output=folder / "relion/export.tsv")
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("hand", [1, -1, None])
+def test_the_hand_of_a_session_reaches_relion(tmp_path: Path, hand: int | None) -> None:
+    """Imported with the session's tilt_hand, aligned and exported; unless stated it is -1."""
+    stack = tmp_path / "stacks/TS_01.st"
+    stack.parent.mkdir()
+    with mrcfile.new(stack, data=np.zeros((5, 24, 32), np.float32)) as mrc:
+        mrc.set_image_stack()
+        mrc.voxel_size = PIXEL
+    stack.with_suffix(".rawtlt").write_text("-10\n-5\n0\n5\n10\n")
+    now = look(Unit("TS_01", stack))
+    assert now is not None
+    listed = replace(as_row("TS_01", str(stack), now), session="s")
+    write_index(tmp_path / "inputs.tsv", [listed], InputRow)
+    import_tilt_series(
+        inputs=tmp_path / "inputs.tsv",
+        session="s",
+        tilt_series="TS_01",
+        digest=batch_digest([listed]),
+        output=tmp_path / "tilts.tsv",
+        voltage_kilovolt=300.0,
+        spherical_aberration_millimetre=2.7,
+        tilt_axis_degrees=85.0,
+        tilt_hand=hand,
+    )
+    tilts = [
+        replace(tilt, image_path=f"{n + 1:06d}@{stack}")
+        for n, tilt in enumerate(read_index(tmp_path / "tilts.tsv", TiltRow))
+    ]
+    folder = tmp_path / "results/tomo/s/relion"
+    write_relion_tomograms(
+        folder, [ExportedTomogram(VOLUME, tilts, _picks(np.zeros((1, 3)), [0.9]))], tmp_path
+    )
+    table = read_star(folder / "tomograms.star")["global"]
+    assert table["rlnTomoHand"].astype(float).tolist() == [hand or -1]

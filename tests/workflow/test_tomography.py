@@ -15,6 +15,7 @@ from workflow.conftest import command
 
 from emflow.io.index import FAILED, OK, TiltRow, VolumeRow, read_index
 from emflow.io.locations import find_store
+from emflow.io.relion_project import check_star_paths
 from emflow.io.star import read_star
 from emflow.io.volumes import LABELS
 
@@ -99,11 +100,18 @@ def test_two_runs_give_the_same_star_files(finished_tilts: Path, tmp_path: Path)
     assert first == second
 
 
-def test_ready_tomograms_become_coordinates_for_import(finished_tomograms: Path) -> None:
-    relion = finished_tomograms / "results/tomo/volumes/relion"
-    listed = read_star(relion / "coordinates.star")["coordinates"]
-    assert listed["rlnTomoName"].tolist() == ["TS_01"]
+def test_ready_tomograms_become_coordinates_for_import(finished_tomograms: Path, tmp_path: Path) -> None:
+    """Those that have particles, that is: by the usual threshold this one may have none."""
+    session = Path(shutil.copytree(finished_tomograms, tmp_path / "volumes", symlinks=True))
+    relion = session / "results/tomo/volumes/relion"
     assert not (relion / "tomograms.star").exists()
+    assert check_star_paths([relion]) == []
+    picks = ["--picks", "results/tomo/volumes/TS_01/picks.tsv", "--threshold", "0"]
+    command(session, "emflow", "export-tomograms", *picks, "--output", str(relion / "export.tsv"))
+    particles = read_star(relion / "particles.star")["particles"]
+    listed = read_star(relion / "coordinates.star")["coordinates"]
+    assert listed["rlnTomoName"].tolist() == sorted(set(particles["rlnTomoName"]))
+    assert check_star_paths([relion]) == []
 
 
 def test_a_bad_series_costs_nothing_else(tilt_data: Path, tmp_path: Path) -> None:

@@ -90,19 +90,17 @@ def read_relion_series(
         If it cannot be read, or too few images of it can be used.
     """
     rows = read_rows(path, None if listed is None else listed.name)
-    about = _Values(listed.values if listed else {}, path)
+    about = _Values(listed.values if listed else {})
     own = about.number("rlnMicrographOriginalPixelSize")
     pixel_sizes = {_IMAGE: about.number("rlnTomoTiltSeriesPixelSize") or own, _MOVIE: own}
     names = [name for row in rows for label in (_IMAGE, _MOVIE) if (name := row.get(label))]
     project = listed.project if listed else _project(path, [_file(name) for name in names])
-    ordered = sorted(
-        range(len(rows)), key=lambda n: _Values(rows[n], path).number("rlnMicrographPreExposure") or 0
-    )
+    ordered = sorted(range(len(rows)), key=lambda n: _Values(rows[n]).number("rlnMicrographPreExposure") or 0)
     orders = {row: order for order, row in enumerate(ordered)}
-    dose = about.number("rlnTomoImportFractionalDose") or _dose(rows, path)
+    dose = about.number("rlnTomoImportFractionalDose") or _dose(rows)
     exposures = []
     for number, row in enumerate(rows):
-        values = _Values(row, path)
+        values = _Values(row)
         label, file = _image(row, project or path.parent)
         section, image = _section(file)
         defocus = values.number("rlnTomoNominalDefocus")
@@ -171,7 +169,6 @@ class _Values:
     """A row of a STAR file, number by number."""
 
     row: Mapping[str, str]
-    path: Path
 
     def number(self, label: str) -> float | None:
         """Return a value, None where there is none; one that is no number is refused."""
@@ -241,10 +238,10 @@ def _file(name: str) -> str:
     return _section(name)[1]
 
 
-def _dose(rows: Sequence[Mapping[str, str]], path: Path) -> float | None:
+def _dose(rows: Sequence[Mapping[str, str]]) -> float | None:
     """Return the exposure of a tilt as RELION takes it: what lies between the two smallest pre-exposures."""
     known = sorted(
-        value for row in rows if (value := _Values(row, path).number("rlnMicrographPreExposure")) is not None
+        value for row in rows if (value := _Values(row).number("rlnMicrographPreExposure")) is not None
     )
     return known[1] - known[0] if len(known) > 1 and known[1] > known[0] else None
 
