@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from emflow.cli.input_batch import read_planned
+from emflow.cli.input_batch import check_stated_pixel_size, read_planned
 from emflow.cli.progress import say
 from emflow.errors import BadInputError
 from emflow.io.index import FAILED, OK, TiltRow, write_failures, write_index
@@ -27,6 +27,7 @@ def import_tilt_series(
     star: Path | None = None,
     frames: Path | None = None,
     pixel_size_angstrom: float | None = None,
+    header_pixel_size_angstrom: float | None = None,
     voltage_kilovolt: float | None = None,
     spherical_aberration_millimetre: float | None = None,
     amplitude_contrast: float = 0.1,
@@ -52,6 +53,8 @@ def import_tilt_series(
         Folder of the movies that mdoc files name.
     pixel_size_angstrom, voltage_kilovolt, spherical_aberration_millimetre
         The microscope's constants; left out, what the files say.
+    header_pixel_size_angstrom
+        What the files say in place of ``pixel_size_angstrom``, where they are wrong: strays are found by it.
     amplitude_contrast
         Fraction of amplitude contrast; a STAR file's own goes before it.
     tilt_axis_degrees
@@ -74,6 +77,12 @@ def import_tilt_series(
             pixel_size_angstrom=pixel_size_angstrom,
             axis_degrees=tilt_axis_degrees,
             exposure_per_tilt=exposure_electrons_per_square_angstrom,
+        )
+        check_stated_pixel_size(
+            series.stated_pixel_size_angstrom,
+            pixel_size_angstrom,
+            header_pixel_size_angstrom,
+            where="in its star file" if path.suffix.lower() == ".star" else "in its mdoc or header",
         )
         series = replace(
             series,

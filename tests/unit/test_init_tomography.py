@@ -76,3 +76,47 @@ def test_tomograms_of_which_none_can_be_read_are_refused_also_with_a_pixel_size(
     with mrcfile.new(tmp_path / "b.mrc", data=np.ones((6, 16, 16), dtype=np.float32)):
         pass
     assert from_tomograms(row, OPTICS) == {"pixel_size_angstrom": 5.0}
+
+
+def _stack_and_mdoc(folder: Path, name: str, spacing: float) -> None:
+    lines = [f"PixelSpacing = {spacing}", "Voltage = 300", f"ImageFile = {name}.mrc", ""]
+    for number in range(6):
+        lines += [f"[ZValue = {number}]", f"TiltAngle = {3 * number}", "ExposureDose = 3", ""]
+    (folder / f"{name}.mrc.mdoc").write_text("\n".join(lines))
+    with mrcfile.new(folder / f"{name}.mrc", data=np.ones((6, 16, 16), dtype=np.float32)) as mrc:
+        mrc.set_image_stack()
+
+
+def test_a_pixel_size_given_against_the_files_is_kept_with_what_they_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _stack_and_mdoc(tmp_path, "a", 4.0)
+    _stack_and_mdoc(tmp_path, "b", 2.0)
+    row: dict[str, object] = {"tilt_series": str(tmp_path / "*.mdoc")}
+    assert from_tilt_series(row, OPTICS) == OPTICS | {"header_pixel_size_angstrom": 4.0}
+    assert f"--pixel-size 5 A/pixel as given; {tmp_path}/a.mrc.mdoc says 4\n" in capsys.readouterr().err
+    assert from_tilt_series(row, OPTICS | {"pixel_size_angstrom": 4.01}) == OPTICS | {
+        "pixel_size_angstrom": 4.01
+    }
+
+
+def test_a_pixel_size_given_against_the_headers_of_tomograms_is_kept_with_what_they_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, voxel in (("a", 1.0), ("b", 10.0), ("c", 5.0)):
+        with mrcfile.new(tmp_path / f"{name}.mrc", data=np.ones((6, 16, 16), dtype=np.float32)) as mrc:
+            mrc.voxel_size = voxel
+    row: dict[str, object] = {"tomograms": str(tmp_path / "*.mrc")}
+    assert from_tomograms(row, OPTICS) == {
+        "pixel_size_angstrom": 5.0,
+        "header_pixel_size_angstrom": 10.0,
+    }
+    assert f"--pixel-size 5 A/pixel as given; {tmp_path}/b.mrc says 10\n" in capsys.readouterr().err
+    assert from_tomograms(row, dict.fromkeys(OPTICS)) == {"pixel_size_angstrom": 10.0}
+
+
+def test_tomograms_of_which_no_header_says_a_pixel_size_need_it_given(tmp_path: Path) -> None:
+    with mrcfile.new(tmp_path / "a.mrc", data=np.ones((6, 16, 16), dtype=np.float32)) as mrc:
+        mrc.voxel_size = 1.0  # what stands where none was set
+    with pytest.raises(SettingError, match=r"--pixel-size: not given, and the headers of .*a\.mrc and oth"):
+        from_tomograms({"tomograms": str(tmp_path / "*.mrc")}, dict.fromkeys(OPTICS))

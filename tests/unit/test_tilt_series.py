@@ -9,7 +9,7 @@ import pytest
 
 from emflow.cli.import_tilt_series import import_tilt_series
 from emflow.errors import BadInputError
-from emflow.io.index import FAILED, TiltRow, read_index, write_index
+from emflow.io.index import FAILED, OK, TiltRow, read_index, write_index
 from emflow.io.inputs import InputRow, as_row, batch_digest
 from emflow.io.tilt_series import TiltSeries, read_tilt_series
 from emflow.io.tilt_series.listing import Unit, look
@@ -158,21 +158,86 @@ def test_an_mdoc_of_something_else_is_refused(tmp_path: Path, text: str, told: s
         read_mdoc(tmp_path / "a.mdoc")
 
 
-def test_a_series_of_unknown_axis_or_voltage_is_left_out_with_what_it_lacks(tmp_path: Path) -> None:
-    stack = _stack(tmp_path / "s.st")
-    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
-    now = look(Unit("s", stack))
+def _imported(path: Path, **flags: float) -> list[TiltRow]:
+    now = look(Unit("s", path))
     assert now is not None
-    row = replace(as_row("s", str(stack), now), session="mine")
-    write_index(tmp_path / "inputs.tsv", [row], InputRow)
+    row = replace(as_row("s", str(path), now), session="mine")
+    write_index(path.with_name("inputs.tsv"), [row], InputRow)
+    output = path.with_name("tilts.tsv")
     import_tilt_series(
-        inputs=tmp_path / "inputs.tsv",
+        inputs=path.with_name("inputs.tsv"),
         session="mine",
         tilt_series="s",
         digest=batch_digest([row]),
-        output=tmp_path / "tilts.tsv",
+        output=output,
         spherical_aberration_millimetre=2.7,
+        **flags,
     )
-    (only,) = read_index(tmp_path / "tilts.tsv", TiltRow)
+    return read_index(output, TiltRow)
+
+
+@pytest.mark.parametrize(
+    ("flags", "left_out"),
+    [
+        ({}, ""),
+        ({"pixel_size_angstrom": 4.1}, ""),
+        ({"pixel_size_angstrom": 2.0}, "A in its mdoc or header, pixel_size_angstrom of sessions.tsv is 2 A"),
+        ({"pixel_size_angstrom": 2.0, "header_pixel_size_angstrom": 4.0}, ""),
+        (
+            {"pixel_size_angstrom": 4.0, "header_pixel_size_angstrom": 3.0},
+            "A in its mdoc or header, header_pixel_size_angstrom of sessions.tsv is 3 A",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["movies", "stack"])
+def test_a_series_of_another_pixel_size_than_the_session_is_left_out(
+    tmp_path: Path, kind: str, flags: dict[str, float], left_out: str
+) -> None:
+    if kind == "movies":
+        path = _mdoc(tmp_path / "s.mdoc", _movies(tmp_path))
+    else:
+        path = _stack(tmp_path / "s.st")
+        (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
+    rows = _imported(path, voltage_kilovolt=300.0, tilt_axis_degrees=85.0, **flags)
+    if left_out:
+        assert [row.reason for row in rows] == [f"{path} has a pixel size of 4 {left_out}"]
+    else:
+        assert {row.status for row in rows} == {OK}
+        assert {row.pixel_size_angstrom for row in rows} == {flags.get("pixel_size_angstrom", 4.0)}
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("64 48", 8.0),  # of images binned once more after it was written
+        ("32 24", 4.0),
+        ("16 12", 2.0),  # of super-resolution
+        ("8 6", 1.0),
+        ("4 3", 4.0),  # eight times: no binning of the same camera
+        ("25 20", 4.0),  # no power of two
+    ],
+)
+def test_an_mdoc_of_another_binning_than_its_images_tells_their_pixel_size(
+    tmp_path: Path, size: str, expected: float
+) -> None:
+    for path in (tmp_path / "movies" / "s.mdoc", tmp_path / "stack" / "s.st.mdoc"):
+        path.parent.mkdir()
+        sections = _movies(path.parent) if path.parent.name == "movies" else [_section(n) for n in range(7)]
+        _mdoc(path, sections)
+        path.write_text(f"ImageSize = {size}\n{path.read_text()}")
+    _stack(tmp_path / "stack" / "s.st")
+    for name in ("movies/s.mdoc", "stack/s.st.mdoc", "stack/s.st"):
+        series = read_tilt_series(tmp_path / name)
+        assert {one.pixel_size_angstrom for one in series.exposures} == {expected}, name
+        given = read_tilt_series(tmp_path / name, pixel_size_angstrom=3.5)
+        assert {one.pixel_size_angstrom for one in given.exposures} == {3.5}, name
+        # 1 A says nothing
+        assert given.stated_pixel_size_angstrom == (None if expected == 1 else expected), name
+
+
+def test_a_series_of_unknown_axis_or_voltage_is_left_out_with_what_it_lacks(tmp_path: Path) -> None:
+    stack = _stack(tmp_path / "s.st")
+    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
+    (only,) = _imported(stack)
     assert (only.name, only.status) == ("s", FAILED)
     assert only.reason.endswith("does not say its voltage and angle of the tilt axis, nor does sessions.tsv")
