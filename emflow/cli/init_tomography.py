@@ -8,11 +8,13 @@ from emflow.cli.progress import say
 from emflow.config import Session
 from emflow.errors import BadInputError, SettingError
 from emflow.io.tilt_series import TiltSeries, read_tilt_series
-from emflow.io.tilt_series.listing import Unit, list_units
+from emflow.io.tilt_series.listing import Unit, given_halves, list_units
 from emflow.io.tomograms import read_tomogram_header
 
 # How many series are looked at to fill in what was not given.
 _LOOKED_AT = 3
+# How many tomograms without halves are named.
+_NAMED = 10
 
 
 def from_tilt_series(row: dict[str, object], given: dict[str, float | None]) -> dict[str, object]:
@@ -53,10 +55,12 @@ def from_tomograms(row: dict[str, object], given: dict[str, float | None]) -> di
     Raises
     ------
     SettingError
-        If no tomogram matches, none can be read, or no header says the pixel size.
+        If no tomogram matches, none can be read, no header says the pixel size, or a glob of halves finds
+        none of theirs.
     """
     session = Session.model_validate({"session": "probe", **_named(row)})
     units = _units(session, "--tomograms")
+    _check_halves(session, units)
     pixel_size = given["pixel_size_angstrom"]
     stated: float | None = None
     values: dict[str, object] = {}
@@ -91,6 +95,31 @@ def _stated_otherwise(given: float | None, stated: float | None, path: Path) -> 
         return {}
     say("init", f"--pixel-size {given:g} A/pixel as given; {path} says {stated:g}")
     return {"header_pixel_size_angstrom": stated}
+
+
+def _check_halves(session: Session, units: list[Unit]) -> None:
+    """Refuse globs of halves that find none; name the tomograms that stay without."""
+    globs = {"--even-tomograms": session.even_tomograms, "--odd-tomograms": session.odd_tomograms}
+    given = {flag: pattern for flag, pattern in globs.items() if pattern is not None}
+    if len(given) == 1:
+        (absent,) = globs.keys() - given.keys()
+        raise SettingError(f"{absent}: not given, and one half alone says nothing")
+    for flag, pattern in given.items():
+        found, paired = given_halves(units, pattern)
+        if not found:
+            raise SettingError(f"{flag} {pattern}: no file matches{quotes_hint(pattern)}")
+        if not paired:
+            raise SettingError(
+                f"{flag} {pattern}: none is a half of a tomogram by its name: {found[0].name} is none of "
+                f"{units[0].path.name}; a half has the tomogram's own name, or that and _even or _odd, _EVN "
+                "or _ODD, _half1 or _half2"
+            )
+    without = [unit.name for unit in units if unit.even is None]
+    if given and len(without) == len(units):
+        raise SettingError(f"{' and '.join(given)}: no tomogram has both halves")
+    if without and len(without) < len(units):
+        more = f" and {len(without) - _NAMED} more" if len(without) > _NAMED else ""
+        say("init", f"without both halves: {', '.join(without[:_NAMED])}{more}")
 
 
 def _named(row: dict[str, object]) -> dict[str, object]:

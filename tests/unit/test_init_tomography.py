@@ -120,3 +120,50 @@ def test_tomograms_of_which_no_header_says_a_pixel_size_need_it_given(tmp_path: 
         mrc.voxel_size = 1.0  # what stands where none was set
     with pytest.raises(SettingError, match=r"--pixel-size: not given, and the headers of .*a\.mrc and oth"):
         from_tomograms({"tomograms": str(tmp_path / "*.mrc")}, dict.fromkeys(OPTICS))
+
+
+def _tomograms(folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        with mrcfile.new(folder / f"{name}.mrc", data=np.ones((6, 16, 16), dtype=np.float32)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("halves", "told"),
+    [
+        ({"even": "*.mrc"}, "--odd-tomograms: not given, and one half alone says nothing"),
+        ({"even": "*.rec", "odd": "*.mrc"}, "--even-tomograms .*rec: no file matches; is the pattern in quo"),
+        (
+            {"even": "a_even.mrc", "odd": "z*.mrc"},
+            r"--odd-tomograms .*: none is a half .*: z_odd\.mrc is none",
+        ),
+        ({"even": "a_even.mrc", "odd": "b_odd.mrc"}, "--even-tomograms and .*: no tomogram has both halves"),
+    ],
+)
+def test_globs_of_halves_that_pair_with_nothing_are_refused(
+    tmp_path: Path, halves: dict[str, str], told: str
+) -> None:
+    _tomograms(tmp_path, "a", "b")
+    _tomograms(tmp_path / "halves", "a_even", "b_odd", "z_odd")
+    row: dict[str, object] = {"tomograms": str(tmp_path / "*.mrc")}
+    for which, pattern in halves.items():
+        row[f"{which}_tomograms"] = str(tmp_path / "halves" / pattern)
+    with pytest.raises(SettingError, match=told):
+        from_tomograms(row, OPTICS)
+
+
+def test_tomograms_that_stay_without_halves_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _tomograms(tmp_path, "a", "b", "c")
+    row: dict[str, object] = {"tomograms": str(tmp_path / "*.mrc")}
+    from_tomograms(row, OPTICS)
+    assert "without" not in capsys.readouterr().err  # none has any: nothing is amiss
+    for which in ("even", "odd"):
+        _tomograms(tmp_path / which, "b", *(["a"] if which == "odd" else []))
+        row[f"{which}_tomograms"] = str(tmp_path / which / "*.mrc")
+    from_tomograms(row, OPTICS)
+    told = capsys.readouterr().err
+    assert "init: without both halves: a, c\n" in told
+    assert "b.mrc: 16 x 16 x 6 voxels, with halves" in told
