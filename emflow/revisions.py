@@ -24,7 +24,7 @@ REVISIONS = MappingProxyType(
         "pick_tomogram": 1,
         "match_template": 3,
         "export_tomograms": 3,
-        "summarise_tomograms": 3,
+        "summarise_tomograms": 4,
         "train_denoiser": 1,
         "train_picker": 1,
         "train_segmenter": 9,

@@ -7,7 +7,7 @@ from pathlib import Path
 from emflow.cli.input_batch import check_stated_pixel_size, read_planned
 from emflow.cli.progress import say
 from emflow.errors import BadInputError
-from emflow.io.index import FAILED, OK, TiltRow, write_failures, write_index
+from emflow.io.index import FAILED, OK, TiltRow, write_failures, write_index, write_notes
 from emflow.io.inputs import InputRow, as_row
 from emflow.io.tilt_series import Exposure, TiltSeries, read_tilt_series
 from emflow.io.tilt_series.images import files_of
@@ -35,7 +35,7 @@ def import_tilt_series(
     tilt_hand: int | None = None,
     exposure_electrons_per_square_angstrom: float | None = None,
 ) -> None:
-    """Read a tilt series' exposures and write their table, in the order of their tilt.
+    """Read a tilt series' exposures and write their table, in the order of their tilt, and notes.tsv.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ def import_tilt_series(
     """
     row = read_planned(inputs, session, tilt_series, digest)
     path = Path(row.path)
+    notes: tuple[str, ...] = ()
     try:
         listed = _listed(star, tilt_series)
         check_unchanged_unit(row, Unit(tilt_series, path, listed), frames)
@@ -101,8 +102,10 @@ def import_tilt_series(
         table = [TiltRow(tilt_series, FAILED, f"{path} {error}")]
     else:
         table = [_row(one, series) for one in series.exposures]
+        notes = series.notes
         _report(tilt_series, series)
     write_failures(output.parent, table)
+    write_notes(output.parent, notes)
     write_index(output, table, TiltRow)
 
 

@@ -161,6 +161,8 @@ def _those_that_read(
             say("init", f"{unit.path} {error}")
             continue
         say("init", f"{unit.name}: {describe(series)}")
+        for note in () if found else series.notes:
+            say("init", f"{unit.name}: {note}")
         found.append((unit.path, series))
     if not found:
         raise SettingError(f"--tilt-series {session.pattern}: none of the first {_LOOKED_AT} can be read")

@@ -26,7 +26,9 @@ def test_the_tilt_axis_that_was_given_is_told(tmp_path: Path, capsys: pytest.Cap
         capsys.readouterr().err
     )
     from_tilt_series(row, OPTICS)
-    assert "no angle of the tilt axis" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "no angle of the tilt axis" in told
+    assert "init: s: no exposure is known of it: 0 is taken, and nothing can be weighted by damage\n" in told
 
 
 def test_movies_that_are_nowhere_are_named_with_where_they_were_looked_for(

@@ -9,7 +9,7 @@ import pytest
 
 from emflow.cli.import_tilt_series import import_tilt_series
 from emflow.errors import BadInputError
-from emflow.io.index import FAILED, OK, TiltRow, read_index, write_index
+from emflow.io.index import FAILED, OK, TiltRow, read_index, read_notes, write_index
 from emflow.io.inputs import InputRow, as_row, batch_digest
 from emflow.io.tilt_series import TiltSeries, read_tilt_series
 from emflow.io.tilt_series.listing import Unit, look
@@ -241,3 +241,17 @@ def test_a_series_of_unknown_axis_or_voltage_is_left_out_with_what_it_lacks(tmp_
     (only,) = _imported(stack)
     assert (only.name, only.status) == ("s", FAILED)
     assert only.reason.endswith("does not say its voltage and angle of the tilt axis, nor does sessions.tsv")
+
+
+def test_what_is_odd_about_a_series_is_noted_beside_its_table(tmp_path: Path) -> None:
+    assert read_notes(tmp_path) == []  # as an earlier emflow left it
+    stack = _stack(tmp_path / "s.st")
+    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
+    _imported(stack, voltage_kilovolt=300.0, tilt_axis_degrees=85.0)
+    assert read_notes(tmp_path) == [
+        "no mdoc says when its images were taken: the stack's order is taken for that of time",
+        "no exposure is known of it: 0 is taken, and nothing can be weighted by damage",
+        "its exposures were not in the order of their tilt, and are sorted",
+    ]
+    _imported(stack)
+    assert read_notes(tmp_path) == []  # of one that is left out there is a reason
