@@ -13,7 +13,7 @@ from emflow.io.index import FAILED, OK, TiltRow, read_index, read_notes, write_i
 from emflow.io.inputs import InputRow, as_row, batch_digest
 from emflow.io.tilt_series import TiltSeries, read_tilt_series
 from emflow.io.tilt_series.listing import Unit, look
-from emflow.io.tilt_series.mdoc import read_mdoc
+from emflow.io.tilt_series.mdoc import glance, read_mdoc
 
 TILTS = (0.0, 3.0, -3.0, -6.0, 6.0, 9.0, -9.0)  # dose-symmetric, in the order of time
 
@@ -255,3 +255,80 @@ def test_what_is_odd_about_a_series_is_noted_beside_its_table(tmp_path: Path) ->
     ]
     _imported(stack)
     assert read_notes(tmp_path) == []  # of one that is left out there is a reason
+
+
+@pytest.mark.parametrize(
+    "broken", ["DateTime = yesterday", "DateTime = 31-Feb-26  10:00:00", "DateTime = 01-Jan-26", ""]
+)
+def test_without_a_time_for_each_the_order_is_that_of_the_mdoc(tmp_path: Path, broken: str) -> None:
+    sections = _movies(tmp_path)[::-1]  # the last one taken stands first
+    by_time = read_tilt_series(_mdoc(tmp_path / "TS_1.mdoc", sections))
+    assert {one.name: one.order for one in by_time.exposures} == {f"t{n}": n for n in range(len(TILTS))}
+    sections[2][1] = broken
+    series = read_tilt_series(_mdoc(tmp_path / "TS_1.mdoc", sections))
+    assert {one.name: one.order for one in series.exposures} == {f"t{6 - n}": n for n in range(len(TILTS))}
+    before = {one.name: one.pre_exposure_electrons_per_square_angstrom for one in series.exposures}
+    assert (before["t6"], before["t0"]) == (0.0, 18.0)
+    assert series.notes[0] == (
+        "some of its sections have no DateTime that can be read: they are taken in the mdoc's order"
+    )
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["2026-Jan-01  10:00:30", "2026-01-01 10:00:30.25", "01/01/2026 10:00:30 AM", "01-Jan-2026 10:00:30"],
+)
+def test_times_are_read_as_programs_write_them(tmp_path: Path, time: str) -> None:
+    sections = _movies(tmp_path)
+    sections[0][1] = f"DateTime = {time}"
+    series = read_tilt_series(_mdoc(tmp_path / "TS_1.mdoc", sections))
+    assert [one.order for one in series.exposures] == [6, 3, 2, 0, 1, 4, 5]
+    assert len(series.notes) == 1
+
+
+# Name, sections, image, pixel size, axis, first tilt, first exposure, whether all name a movie
+_REAL = {
+    "cryocat/TS_017/017.mdoc": (60, "TS_017.mrc", 1.971, 82.9, -52.0064, 2.23843, True),
+    "etspy_haadf/SerialEM_MultiTilt_Test/test_000.mdoc": (
+        2,
+        "test0.mrc",
+        7.88,
+        -90.0,
+        -0.000488,
+        None,
+        False,
+    ),
+    **{
+        f"etspy_haadf/SerialEM_Multiframe_Test/test_00{number}{kind}": (
+            2,
+            image,
+            7.88,
+            -90.0,
+            tilt,
+            None,
+            False,
+        )
+        for number, image, tilt in (
+            (0, "test0.mrc", -0.000488),
+            (1, "test5.001.mrc", 5.00054),
+            (2, "test-5.002.mrc", -5.00151),
+        )
+        for kind in (".mdoc", ".mrc.mdoc")
+    },
+}
+
+
+def test_real_mdocs_are_read(shared_data: Path) -> None:
+    folder = shared_data / "data/3_tomography"
+    paths = sorted(folder.rglob("*.mdoc"))
+    assert {str(path.relative_to(folder)) for path in paths} >= set(_REAL)
+    assert all(read_mdoc(path).sections for path in paths)
+    for name, (sections, image, pixel, axis, tilt, exposure, movies) in _REAL.items():
+        mdoc = read_mdoc(folder / name)
+        assert (len(mdoc.sections), mdoc.image_name, mdoc.voltage_kilovolt) == (sections, image, 300.0), name
+        assert (mdoc.pixel_size_angstrom, mdoc.axis_degrees) == (pixel, axis), name
+        first = mdoc.sections[0]
+        assert (first.tilt_degrees, first.exposure_electrons_per_square_angstrom) == (tilt, exposure), name
+        assert all(one.time is not None and one.tilt_degrees is not None for one in mdoc.sections), name
+        assert all(bool(one.frames_name) == movies for one in mdoc.sections), name
+        assert glance(folder / name)[:2] == (sections, image), name
