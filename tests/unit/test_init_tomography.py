@@ -6,6 +6,7 @@ import mrcfile
 import numpy as np
 import pytest
 
+from emflow.cli.init import init
 from emflow.cli.init_tomography import from_tilt_series, from_tomograms
 from emflow.errors import SettingError
 
@@ -169,3 +170,45 @@ def test_tomograms_that_stay_without_halves_are_named(
     told = capsys.readouterr().err
     assert "init: without both halves: a, c\n" in told
     assert "b.mrc: 16 x 16 x 6 voxels, with halves" in told
+
+
+def _movies_and_mdoc(folder: Path, suffix: str = ".mrc") -> Path:
+    lines = ["PixelSpacing = 4", "Voltage = 300", ""]
+    for number in range(6):
+        with mrcfile.new(folder / f"t{number}.mrc", data=np.ones((3, 16, 24), dtype=np.float32)) as mrc:
+            mrc.set_image_stack()
+        lines += [
+            f"[ZValue = {number}]",
+            f"TiltAngle = {3 * number}",
+            f"SubFramePath = t{number}{suffix}",
+            "",
+        ]
+    (folder / "s.mdoc").write_text("\n".join(lines))
+    return folder / "s.mdoc"
+
+
+def _gain(path: Path, shape: tuple[int, int]) -> Path:
+    with mrcfile.new(path, data=np.ones(shape, dtype=np.float32)):
+        return path
+
+
+def test_the_gain_of_tilts_movies_is_checked_before_anything_is_written(tmp_path: Path) -> None:
+    mdoc, folder = _movies_and_mdoc(tmp_path), tmp_path / "session"
+    gains = {
+        "nowhere.mrc": r"gain: .*nowhere\.mrc: no such file",
+        "turned.mrc": "has 16 x 24 pixels when turned, the movies 24 x 16; change gain_rotation by a quarter",
+        "double.mrc": "has 48 x 32 pixels when turned, the movies 24 x 16",
+    }
+    _gain(tmp_path / "turned.mrc", (24, 16))
+    _gain(tmp_path / "double.mrc", (32, 48))
+    for name, told in gains.items():
+        with pytest.raises(SettingError, match=told):
+            init(folder, tilt_series=str(mdoc), cs=2.7, gain=tmp_path / name)
+        assert not (folder / "config/sessions.tsv").exists()
+    init(folder, tilt_series=str(mdoc), cs=2.7, gain=_gain(tmp_path / "good.mrc", (16, 24)))
+    assert "good.mrc" in (folder / "config/sessions.tsv").read_text()
+
+
+def test_the_gain_of_eer_tilts_may_be_of_twice_their_size(tmp_path: Path) -> None:
+    mdoc = _movies_and_mdoc(tmp_path, ".eer")  # became MRC since, under the same names
+    init(tmp_path / "session", tilt_series=str(mdoc), cs=2.7, gain=_gain(tmp_path / "gain.mrc", (32, 48)))
