@@ -34,6 +34,7 @@ class TomogramSummary:
     particles_by_class: Mapping[str, int] = field(default_factory=dict)
     found_by_template: Sequence[str] = ()  # which of the classes; the others are the segmentation's
     tilts_left_out: Mapping[str, str] = field(default_factory=dict)  # image -> reason
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # name -> what is odd about it
     files: Mapping[str, str] = field(default_factory=dict)  # what -> path
 
     def to_dict(self) -> dict[str, object]:
@@ -73,6 +74,7 @@ def summary_text(summary: TomogramSummary, next_commands: Sequence[str]) -> str:
     shares = [f"{name} {100 * share:.1f} %" for name, share in _mean_shares(series).items() if share >= 5e-4]
     if shares:
         lines.append(f"  segmented: {', '.join(shares)}")
+    lines += _notes(summary)
     lines += _left_out(summary)
     lines.append("")
     lines += [f"  {what:<12} {path}" for what, path in summary.files.items()]
@@ -85,6 +87,22 @@ def summary_text(summary: TomogramSummary, next_commands: Sequence[str]) -> str:
 def _mean_shares(series: Sequence[SeriesSummary]) -> dict[str, float]:
     names = list(dict.fromkeys(name for one in series for name in one.classes if name != "background"))
     return {name: sum(one.classes.get(name, 0.0) for one in series) / len(series) for name in names}
+
+
+def _notes(summary: TomogramSummary) -> list[str]:
+    """Return each note once, with the tilt series that it is of; those of most come first."""
+    owners: dict[str, list[str]] = {}
+    for name, notes in summary.notes.items():
+        for note in notes:
+            owners.setdefault(note, []).append(name)
+    ordered = sorted(owners.items(), key=lambda item: -len(item[1]))
+    lines = ["  notes on tilt series:"] if ordered else []
+    for note, names in ordered[:_NAMED]:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        lines.append(f"    {', '.join(names[:_NAMED])}{more}: {note}")
+    if len(ordered) > _NAMED:
+        lines.append(f"    ... and {len(ordered) - _NAMED} more; see summary.json")
+    return lines
 
 
 def _left_out(summary: TomogramSummary) -> list[str]:

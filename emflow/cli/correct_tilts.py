@@ -46,6 +46,7 @@ def correct_tilts(
     tilts: Path,
     output: Path,
     pixel_size_angstrom: float = 10.0,
+    header_pixel_size_angstrom: float | None = None,
     exposure_weighting: bool = True,
     outlier_sigmas: float = 8.0,
     dark_fraction: float = 0.3,
@@ -68,6 +69,8 @@ def correct_tilts(
         The corrected.tsv to write; the store, and micrographs/ of corrected movies, lie beside it.
     pixel_size_angstrom
         Of the stored images: the tomogram's. Never finer than the data.
+    header_pixel_size_angstrom
+        What movies' headers say, where that differs from the pixel size in the table.
     exposure_weighting
         Whether to weigh each image's frequencies by the damage before it, where exposures are known.
     outlier_sigmas
@@ -95,7 +98,15 @@ def correct_tilts(
         from emflow.cli.tilt_movies import TiltMovies
 
         movies = TiltMovies.open(
-            output.parent, pixel_size_angstrom, gain, gain_rotation, gain_flip, defects, device, threads
+            output.parent,
+            pixel_size_angstrom,
+            header_pixel_size_angstrom,
+            gain,
+            gain_rotation,
+            gain_flip,
+            defects,
+            device,
+            threads,
         )
     looks = []
     with TiltReader() as reader:

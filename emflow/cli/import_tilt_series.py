@@ -4,10 +4,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from emflow.cli.input_batch import read_planned
+from emflow.cli.input_batch import check_stated_pixel_size, read_planned
 from emflow.cli.progress import say
 from emflow.errors import BadInputError
-from emflow.io.index import FAILED, OK, TiltRow, write_failures, write_index
+from emflow.io.index import FAILED, OK, TiltRow, write_failures, write_index, write_notes
 from emflow.io.inputs import InputRow, as_row
 from emflow.io.tilt_series import Exposure, TiltSeries, read_tilt_series
 from emflow.io.tilt_series.images import files_of
@@ -27,6 +27,7 @@ def import_tilt_series(
     star: Path | None = None,
     frames: Path | None = None,
     pixel_size_angstrom: float | None = None,
+    header_pixel_size_angstrom: float | None = None,
     voltage_kilovolt: float | None = None,
     spherical_aberration_millimetre: float | None = None,
     amplitude_contrast: float = 0.1,
@@ -34,7 +35,7 @@ def import_tilt_series(
     tilt_hand: int | None = None,
     exposure_electrons_per_square_angstrom: float | None = None,
 ) -> None:
-    """Read a tilt series' exposures and write their table, in the order of their tilt.
+    """Read a tilt series' exposures and write their table, in the order of their tilt, and notes.tsv.
 
     Parameters
     ----------
@@ -52,6 +53,8 @@ def import_tilt_series(
         Folder of the movies that mdoc files name.
     pixel_size_angstrom, voltage_kilovolt, spherical_aberration_millimetre
         The microscope's constants; left out, what the files say.
+    header_pixel_size_angstrom
+        What the files say in place of ``pixel_size_angstrom``, where they are wrong: strays are found by it.
     amplitude_contrast
         Fraction of amplitude contrast; a STAR file's own goes before it.
     tilt_axis_degrees
@@ -63,6 +66,7 @@ def import_tilt_series(
     """
     row = read_planned(inputs, session, tilt_series, digest)
     path = Path(row.path)
+    notes: tuple[str, ...] = ()
     try:
         listed = _listed(star, tilt_series)
         check_unchanged_unit(row, Unit(tilt_series, path, listed), frames)
@@ -74,6 +78,12 @@ def import_tilt_series(
             pixel_size_angstrom=pixel_size_angstrom,
             axis_degrees=tilt_axis_degrees,
             exposure_per_tilt=exposure_electrons_per_square_angstrom,
+        )
+        check_stated_pixel_size(
+            series.stated_pixel_size_angstrom,
+            pixel_size_angstrom,
+            header_pixel_size_angstrom,
+            where="in its star file" if path.suffix.lower() == ".star" else "in its mdoc or header",
         )
         series = replace(
             series,
@@ -92,8 +102,10 @@ def import_tilt_series(
         table = [TiltRow(tilt_series, FAILED, f"{path} {error}")]
     else:
         table = [_row(one, series) for one in series.exposures]
+        notes = series.notes
         _report(tilt_series, series)
     write_failures(output.parent, table)
+    write_notes(output.parent, notes)
     write_index(output, table, TiltRow)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emflow.cli.import_tilt_series import check_unchanged_unit
-from emflow.cli.input_batch import read_planned
+from emflow.cli.input_batch import check_stated_pixel_size, read_planned
 from emflow.cli.progress import say
 from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
 from emflow.errors import BadInputError
@@ -32,6 +32,7 @@ def import_tomogram(
     digest: str,
     output: Path,
     pixel_size_angstrom: float,
+    header_pixel_size_angstrom: float | None = None,
     wanted_pixel_size_angstrom: float = 10.0,
     even_tomograms: str | None = None,
     odd_tomograms: str | None = None,
@@ -52,6 +53,8 @@ def import_tomogram(
         The tomogram.tsv to write; the store lies beside it.
     pixel_size_angstrom
         Side of the file's voxels.
+    header_pixel_size_angstrom
+        What the headers say in its place, where they are wrong: strays are found by it.
     wanted_pixel_size_angstrom
         A finer tomogram is averaged to voxels of this side; a coarser one stays as it is.
     even_tomograms, odd_tomograms
@@ -68,6 +71,7 @@ def import_tomogram(
         check_unchanged_unit(row, unit, None)
         with ExitStack() as stack:
             source = _Source.open(unit, stack, pixel_size_angstrom)
+            source.check_headers(header_pixel_size_angstrom)
             volume = _row(tilt_series, source, wanted_pixel_size_angstrom)
             slabs = source.slabs(volume, sign=-1 if protein_bright else 1)
             say(STAGE, f"{tilt_series}: {volume.width} x {volume.height} x {volume.depth} voxels")
@@ -96,6 +100,16 @@ class _Source:
             sizes = ", ".join(f"{name} {' x '.join(map(str, shape[::-1]))}" for name, shape in shapes.items())
             raise BadInputError(f"and its halves differ in size: {sizes}")
         return cls(files, pixel_size_angstrom)
+
+    def check_headers(self, header_pixel_size_angstrom: float | None) -> None:
+        """Refuse files of another pixel size than the session's."""
+        for name, file in self.files.items():
+            check_stated_pixel_size(
+                file.header.pixel_size_angstrom,
+                self.pixel_size_angstrom,
+                header_pixel_size_angstrom,
+                where="in its header" if name == "full" else f"in the header of its {name} half",
+            )
 
     @property
     def channels(self) -> list[str]:

@@ -108,7 +108,7 @@ def init(
     protein_bright
         Whether the tomograms show protein bright, as inverted ones do.
     gain
-        Gain reference of the movies: MRC, TIFF or .gain.
+        Gain reference of the movies, also of a tilt series' ones: MRC, TIFF or .gain.
     gain_rotation, gain_flip
         Quarter turns clockwise, and then a flip, that the gain needs: RELION's --gain_rot and --gain_flip.
     defects
@@ -176,7 +176,7 @@ def init(
     config = Config.model_validate({"device": device, "batches": {"size": batch_size}})
     (folder / "config").mkdir(parents=True, exist_ok=True)
     result = scan([session], batch_size, folder / INPUTS)
-    if session.movies:
+    if session.movies or session.tilt_series:
         try:
             check_camera(session, read_inputs(folder / INPUTS))
         except SettingError:

@@ -8,11 +8,13 @@ from emflow.cli.progress import say
 from emflow.config import Session
 from emflow.errors import BadInputError, SettingError
 from emflow.io.tilt_series import TiltSeries, read_tilt_series
-from emflow.io.tilt_series.listing import Unit, list_units
+from emflow.io.tilt_series.listing import Unit, given_halves, list_units
 from emflow.io.tomograms import read_tomogram_header
 
 # How many series are looked at to fill in what was not given.
 _LOOKED_AT = 3
+# How many tomograms without halves are named.
+_NAMED = 10
 
 
 def from_tilt_series(row: dict[str, object], given: dict[str, float | None]) -> dict[str, object]:
@@ -25,10 +27,12 @@ def from_tilt_series(row: dict[str, object], given: dict[str, float | None]) -> 
     """
     session = Session.model_validate({"session": "probe", **_named(row)})
     units = _units(session, "--tilt-series")
-    series = _first_that_reads(session, units, given)
+    found = _those_that_read(session, units, given)
+    path, series = found[0]
+    stated = next((one for one in found if one[1].stated_pixel_size_angstrom is not None), found[0])
+    values = _stated_otherwise(given["pixel_size_angstrom"], stated[1].stated_pixel_size_angstrom, stated[0])
     if session.is_star:
-        return dict(given)  # it brings its own
-    values: dict[str, object] = {}
+        return given | values  # it brings its own
     said = {
         "pixel_size_angstrom": series.usable[0].pixel_size_angstrom,
         "voltage_kilovolt": series.voltage_kilovolt,
@@ -38,11 +42,10 @@ def from_tilt_series(row: dict[str, object], given: dict[str, float | None]) -> 
         values[key] = given[key] if given[key] is not None else said[key]
         if values[key] is None:
             raise SettingError(
-                f"{flag}: not given, and {units[0].path} and what lies beside it do not say it; "
-                f"give it in {unit}"
+                f"{flag}: not given, and {path} and what lies beside it do not say it; give it in {unit}"
             )
         if given[key] is None:
-            say("init", f"{flag} {values[key]:g}, from {units[0].path}")
+            say("init", f"{flag} {values[key]:g}, from {path}")
     return values
 
 
@@ -52,11 +55,15 @@ def from_tomograms(row: dict[str, object], given: dict[str, float | None]) -> di
     Raises
     ------
     SettingError
-        If no tomogram matches, none can be read, or no header says the pixel size.
+        If no tomogram matches, none can be read, no header says the pixel size, or a glob of halves finds
+        none of theirs.
     """
     session = Session.model_validate({"session": "probe", **_named(row)})
     units = _units(session, "--tomograms")
+    _check_halves(session, units)
     pixel_size = given["pixel_size_angstrom"]
+    stated: float | None = None
+    values: dict[str, object] = {}
     read = 0
     for unit in units[:_LOOKED_AT]:
         try:
@@ -68,16 +75,51 @@ def from_tomograms(row: dict[str, object], given: dict[str, float | None]) -> di
         halves = ", with halves" if unit.even and unit.odd else ""
         depth, height, width = header.shape
         say("init", f"{unit.path}: {width} x {height} x {depth} voxels{halves}")
-        if pixel_size is None and header.pixel_size_angstrom is not None:
-            pixel_size = header.pixel_size_angstrom
-            say("init", f"--pixel-size {pixel_size:g} A, from the header of {unit.path}")
+        if stated is None and header.pixel_size_angstrom is not None:
+            stated = header.pixel_size_angstrom
+            values = _stated_otherwise(pixel_size, stated, unit.path)
+            if pixel_size is None:
+                say("init", f"--pixel-size {stated:g} A, from the header of {unit.path}")
     if not read:
         raise SettingError(f"--tomograms {session.pattern}: none of the first {_LOOKED_AT} can be read")
-    if pixel_size is None:
+    if pixel_size is None and stated is None:
         raise SettingError(
             f"--pixel-size: not given, and the headers of {units[0].path} and others do not say it"
         )
-    return {"pixel_size_angstrom": pixel_size}
+    return {"pixel_size_angstrom": stated if pixel_size is None else pixel_size} | values
+
+
+def _stated_otherwise(given: float | None, stated: float | None, path: Path) -> dict[str, object]:
+    """Return what headers say in place of the pixel size that was given, for strays to be found by."""
+    if given is None or stated is None or abs(stated - given) <= 0.01 * stated:
+        return {}
+    say("init", f"--pixel-size {given:g} A/pixel as given; {path} says {stated:g}")
+    return {"header_pixel_size_angstrom": stated}
+
+
+def _check_halves(session: Session, units: list[Unit]) -> None:
+    """Refuse globs of halves that find none; name the tomograms that stay without."""
+    globs = {"--even-tomograms": session.even_tomograms, "--odd-tomograms": session.odd_tomograms}
+    given = {flag: pattern for flag, pattern in globs.items() if pattern is not None}
+    if len(given) == 1:
+        (absent,) = globs.keys() - given.keys()
+        raise SettingError(f"{absent}: not given, and one half alone says nothing")
+    for flag, pattern in given.items():
+        found, paired = given_halves(units, pattern)
+        if not found:
+            raise SettingError(f"{flag} {pattern}: no file matches{quotes_hint(pattern)}")
+        if not paired:
+            raise SettingError(
+                f"{flag} {pattern}: none is a half of a tomogram by its name: {found[0].name} is none of "
+                f"{units[0].path.name}; a half has the tomogram's own name, or that and _even or _odd, _EVN "
+                "or _ODD, _half1 or _half2"
+            )
+    without = [unit.name for unit in units if unit.even is None]
+    if given and len(without) == len(units):
+        raise SettingError(f"{' and '.join(given)}: no tomogram has both halves")
+    if without and len(without) < len(units):
+        more = f" and {len(without) - _NAMED} more" if len(without) > _NAMED else ""
+        say("init", f"without both halves: {', '.join(without[:_NAMED])}{more}")
 
 
 def _named(row: dict[str, object]) -> dict[str, object]:
@@ -99,9 +141,11 @@ def _units(session: Session, flag: str) -> list[Unit]:
     return units
 
 
-def _first_that_reads(session: Session, units: list[Unit], given: dict[str, float | None]) -> TiltSeries:
-    """Return the first tilt series that can be read, having said of a few what they are."""
-    first: TiltSeries | None = None
+def _those_that_read(
+    session: Session, units: list[Unit], given: dict[str, float | None]
+) -> list[tuple[Path, TiltSeries]]:
+    """Return those of the first few tilt series that can be read, with their files; say what they are."""
+    found: list[tuple[Path, TiltSeries]] = []
     for unit in units[:_LOOKED_AT]:
         try:
             series = read_tilt_series(
@@ -117,7 +161,9 @@ def _first_that_reads(session: Session, units: list[Unit], given: dict[str, floa
             say("init", f"{unit.path} {error}")
             continue
         say("init", f"{unit.name}: {describe(series)}")
-        first = first or series
-    if first is None:
+        for note in () if found else series.notes:
+            say("init", f"{unit.name}: {note}")
+        found.append((unit.path, series))
+    if not found:
         raise SettingError(f"--tilt-series {session.pattern}: none of the first {_LOOKED_AT} can be read")
-    return first
+    return found

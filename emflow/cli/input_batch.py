@@ -89,8 +89,10 @@ def write_table(claim: Claim, output: Path, table: Sequence[MicrographRow]) -> N
     claim.release()
 
 
-def check_pixel_size(stated: float | None, expected: float, *, says: str) -> None:
-    """Refuse a file whose header states another pixel size (angstrom) than ``says`` does.
+def check_pixel_size(
+    stated: float | None, expected: float, *, says: str, where: str = "in its header"
+) -> None:
+    """Refuse a file that states, ``where`` tells in which place, another pixel size (A) than ``says`` does.
 
     Raises
     ------
@@ -98,4 +100,36 @@ def check_pixel_size(stated: float | None, expected: float, *, says: str) -> Non
         If they differ by more than 5 %.
     """
     if stated is not None and abs(stated / expected - 1) > _PIXEL_SIZE_TOLERANCE:
-        raise BadInputError(f"has a pixel size of {stated:.4g} A in its header, {says} {expected:.4g} A")
+        raise BadInputError(f"has a pixel size of {stated:.4g} A {where}, {says} {expected:.4g} A")
+
+
+def check_stated_pixel_size(
+    stated: float | None,
+    pixel_size_angstrom: float | None,
+    header_pixel_size_angstrom: float | None,
+    *,
+    where: str,
+) -> None:
+    """Refuse a tilt series or tomogram that states another pixel size than its session.
+
+    Parameters
+    ----------
+    stated
+        In angstrom; None where its files say none.
+    pixel_size_angstrom, header_pixel_size_angstrom
+        The session's; where headers are known to be wrong the second is what they should say.
+    where
+        Where it is stated.
+
+    Raises
+    ------
+    BadInputError
+        As `check_pixel_size`.
+    """
+    if header_pixel_size_angstrom is not None:
+        expected, column = header_pixel_size_angstrom, "header_pixel_size_angstrom"
+    elif pixel_size_angstrom is not None:
+        expected, column = pixel_size_angstrom, "pixel_size_angstrom"
+    else:
+        return
+    check_pixel_size(stated, expected, says=f"{column} of sessions.tsv is", where=where)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emflow.cli.progress import say
 from emflow.cli.tomograms import StoredTomogram, read_volume_row
 from emflow.io.files import replacing, write_text
-from emflow.io.index import FAILED, OK, ExportedSeriesRow, TiltRow, VolumeRow, read_index
+from emflow.io.index import FAILED, OK, ExportedSeriesRow, TiltRow, VolumeRow, read_index, read_notes
 from emflow.io.relion_tomograms import OPTIMISATION_SET, TOMOGRAMS
 from emflow.io.volume_picks import read_all_picks
 from emflow.io.volumes import open_labels
@@ -92,7 +92,10 @@ def summarise_tomograms(
         "table": str(export),
     }
     failures = {row.name: row.reason for row in rows if row.status == FAILED}
-    summary = TomogramSummary(session, series, failures, dict(by_class), sorted(templates), left_out, files)
+    notes = {row.name: found for row in rows if (found := read_notes(folder / row.name))}
+    summary = TomogramSummary(
+        session, series, failures, dict(by_class), sorted(templates), left_out, notes, files
+    )
     first = read_volume_row(folder / used[0].name / "tomogram.tsv") if aligned and used else None
     write_text(folder / "summary.txt", summary_text(summary, _commands(relion, first)))
     write_text(output, json.dumps(summary.to_dict(), indent=2) + "\n")

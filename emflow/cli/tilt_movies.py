@@ -30,6 +30,7 @@ class TiltMovies:
 
     folder: Path
     halves_pixel_size_angstrom: float
+    header_pixel_size_angstrom: float | None
     gain_path: Path | None
     gain: NDArray[np.float32] | None
     gain_rotation: int
@@ -42,6 +43,7 @@ class TiltMovies:
         cls,
         folder: Path,
         halves_pixel_size_angstrom: float,
+        header_pixel_size_angstrom: float | None,
         gain: Path | None,
         gain_rotation: int,
         gain_flip: str,
@@ -68,6 +70,7 @@ class TiltMovies:
         return cls(
             folder,
             halves_pixel_size_angstrom,
+            header_pixel_size_angstrom,
             gain,
             image,
             gain_rotation,
@@ -95,7 +98,8 @@ class TiltMovies:
                 required(row, "spherical_aberration_millimetre"),
                 required(row, "amplitude_contrast"),
             ),
-            header_pixel_size_angstrom=required(row, "pixel_size_angstrom"),
+            header_pixel_size_angstrom=self.header_pixel_size_angstrom
+            or required(row, "pixel_size_angstrom"),
             exposure=exposure / max(1, frames),
             total_exposure=exposure,
             gain=self.gain_path,

@@ -227,19 +227,33 @@ def check_camera(session: Session, rows: Sequence[InputRow]) -> None:
         shape = gain_shape(gain, session.gain_rotation)
     except BadInputError as error:
         raise SettingError(f"session {session.session}: gain: {gain} {error}") from None
-    sizes = Counter(
-        (row.height, row.width, is_eer(Path(row.path)))
-        for row in rows
-        if row.session == session.session and row.height
-    )
-    if not sizes or any(gain_fits(shape, (height, width), eer=eer) for height, width, eer in sizes):
+    ours = [row for row in rows if row.session == session.session and row.height]
+    if not ours or any(_gain_serves(shape, row) for row in ours):
         return
-    height, width, _ = sizes.most_common(1)[0][0]
+    ((height, width), _), *_ = Counter((row.height, row.width) for row in ours).most_common(1)
     hint = "; change gain_rotation by a quarter turn" if shape == (width, height) else ""
     raise SettingError(
         f"session {session.session}: gain: {gain} has {shape[1]} x {shape[0]} pixels when turned, the movies "
         f"{width} x {height}{hint}"
     )
+
+
+def _gain_serves(shape: tuple[int, int], row: InputRow) -> bool:
+    """Whether a gain of a shape (h, w) serves a movie, or the movies of a tilt series."""
+    size = row.height, row.width
+    if gain_fits(shape, size, eer=False):
+        return True
+    return gain_fits(shape, size, eer=True) and _holds_eer(Path(row.path))
+
+
+def _holds_eer(path: Path) -> bool:
+    """Whether a file is EER, or the text of a tilt series that names such movies."""
+    if path.suffix.lower() not in (".mdoc", ".star"):
+        return is_eer(path)
+    try:
+        return b".eer" in path.read_bytes().lower()
+    except OSError:
+        return False
 
 
 def check_training(plan: Plan, rows: Sequence[InputRow]) -> None:

@@ -125,6 +125,37 @@ def test_halves_of_different_size_are_left_out(tmp_path: Path) -> None:
     assert "differ in size: even 24 x 24 x 20, odd 26 x 24 x 20" in row.reason
 
 
+@pytest.mark.parametrize(
+    ("sizes", "flags", "reason"),
+    [
+        ({"t": 5.0}, {}, "in its header, pixel_size_angstrom of sessions.tsv is 10 A"),
+        ({"t": 10.3}, {}, ""),
+        ({"t": 1.0}, {}, ""),  # what stands where none was set
+        ({"t": 0.0}, {}, ""),
+        ({"t": 5.0}, {"header_pixel_size_angstrom": 5.0}, ""),
+        (
+            {"t": 10.0},
+            {"header_pixel_size_angstrom": 5.0},
+            "header_pixel_size_angstrom of sessions.tsv is 5 A",
+        ),
+        (
+            {"t": 10.0, "t_even": 10.0, "t_odd": 5.0},
+            {},
+            "has a pixel size of 5 A in the header of its odd half",
+        ),
+    ],
+)
+def test_a_tomogram_of_another_pixel_size_than_the_session_is_left_out(
+    tmp_path: Path, sizes: dict[str, float], flags: dict[str, float], reason: str
+) -> None:
+    for name, size in sizes.items():
+        _write(tmp_path / f"{name}.mrc", np.random.default_rng(0).normal(size=(20, 24, 24)), size)
+    row = _imported(tmp_path, "t", **flags)
+    assert row.status == (FAILED if reason else OK)
+    assert reason in row.reason
+    assert reason or row.unbinned_pixel_size_angstrom == 10.0
+
+
 def test_a_truncated_tomogram_is_left_out(tmp_path: Path) -> None:
     _write(tmp_path / "cut.mrc", np.random.default_rng(0).normal(size=(20, 24, 24)))
     (tmp_path / "cut.mrc").write_bytes((tmp_path / "cut.mrc").read_bytes()[:-5000])

@@ -9,11 +9,11 @@ import pytest
 
 from emflow.cli.import_tilt_series import import_tilt_series
 from emflow.errors import BadInputError
-from emflow.io.index import FAILED, TiltRow, read_index, write_index
+from emflow.io.index import FAILED, OK, TiltRow, read_index, read_notes, write_index
 from emflow.io.inputs import InputRow, as_row, batch_digest
 from emflow.io.tilt_series import TiltSeries, read_tilt_series
 from emflow.io.tilt_series.listing import Unit, look
-from emflow.io.tilt_series.mdoc import read_mdoc
+from emflow.io.tilt_series.mdoc import glance, read_mdoc
 
 TILTS = (0.0, 3.0, -3.0, -6.0, 6.0, 9.0, -9.0)  # dose-symmetric, in the order of time
 
@@ -158,21 +158,177 @@ def test_an_mdoc_of_something_else_is_refused(tmp_path: Path, text: str, told: s
         read_mdoc(tmp_path / "a.mdoc")
 
 
-def test_a_series_of_unknown_axis_or_voltage_is_left_out_with_what_it_lacks(tmp_path: Path) -> None:
-    stack = _stack(tmp_path / "s.st")
-    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
-    now = look(Unit("s", stack))
+def _imported(path: Path, **flags: float) -> list[TiltRow]:
+    now = look(Unit("s", path))
     assert now is not None
-    row = replace(as_row("s", str(stack), now), session="mine")
-    write_index(tmp_path / "inputs.tsv", [row], InputRow)
+    row = replace(as_row("s", str(path), now), session="mine")
+    write_index(path.with_name("inputs.tsv"), [row], InputRow)
+    output = path.with_name("tilts.tsv")
     import_tilt_series(
-        inputs=tmp_path / "inputs.tsv",
+        inputs=path.with_name("inputs.tsv"),
         session="mine",
         tilt_series="s",
         digest=batch_digest([row]),
-        output=tmp_path / "tilts.tsv",
+        output=output,
         spherical_aberration_millimetre=2.7,
+        **flags,
     )
-    (only,) = read_index(tmp_path / "tilts.tsv", TiltRow)
+    return read_index(output, TiltRow)
+
+
+@pytest.mark.parametrize(
+    ("flags", "left_out"),
+    [
+        ({}, ""),
+        ({"pixel_size_angstrom": 4.1}, ""),
+        ({"pixel_size_angstrom": 2.0}, "A in its mdoc or header, pixel_size_angstrom of sessions.tsv is 2 A"),
+        ({"pixel_size_angstrom": 2.0, "header_pixel_size_angstrom": 4.0}, ""),
+        (
+            {"pixel_size_angstrom": 4.0, "header_pixel_size_angstrom": 3.0},
+            "A in its mdoc or header, header_pixel_size_angstrom of sessions.tsv is 3 A",
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["movies", "stack"])
+def test_a_series_of_another_pixel_size_than_the_session_is_left_out(
+    tmp_path: Path, kind: str, flags: dict[str, float], left_out: str
+) -> None:
+    if kind == "movies":
+        path = _mdoc(tmp_path / "s.mdoc", _movies(tmp_path))
+    else:
+        path = _stack(tmp_path / "s.st")
+        (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
+    rows = _imported(path, voltage_kilovolt=300.0, tilt_axis_degrees=85.0, **flags)
+    if left_out:
+        assert [row.reason for row in rows] == [f"{path} has a pixel size of 4 {left_out}"]
+    else:
+        assert {row.status for row in rows} == {OK}
+        assert {row.pixel_size_angstrom for row in rows} == {flags.get("pixel_size_angstrom", 4.0)}
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("64 48", 8.0),  # of images binned once more after it was written
+        ("32 24", 4.0),
+        ("16 12", 2.0),  # of super-resolution
+        ("8 6", 1.0),
+        ("4 3", 4.0),  # eight times: no binning of the same camera
+        ("25 20", 4.0),  # no power of two
+    ],
+)
+def test_an_mdoc_of_another_binning_than_its_images_tells_their_pixel_size(
+    tmp_path: Path, size: str, expected: float
+) -> None:
+    for path in (tmp_path / "movies" / "s.mdoc", tmp_path / "stack" / "s.st.mdoc"):
+        path.parent.mkdir()
+        sections = _movies(path.parent) if path.parent.name == "movies" else [_section(n) for n in range(7)]
+        _mdoc(path, sections)
+        path.write_text(f"ImageSize = {size}\n{path.read_text()}")
+    _stack(tmp_path / "stack" / "s.st")
+    for name in ("movies/s.mdoc", "stack/s.st.mdoc", "stack/s.st"):
+        series = read_tilt_series(tmp_path / name)
+        assert {one.pixel_size_angstrom for one in series.exposures} == {expected}, name
+        given = read_tilt_series(tmp_path / name, pixel_size_angstrom=3.5)
+        assert {one.pixel_size_angstrom for one in given.exposures} == {3.5}, name
+        # 1 A says nothing
+        assert given.stated_pixel_size_angstrom == (None if expected == 1 else expected), name
+
+
+def test_a_series_of_unknown_axis_or_voltage_is_left_out_with_what_it_lacks(tmp_path: Path) -> None:
+    stack = _stack(tmp_path / "s.st")
+    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
+    (only,) = _imported(stack)
     assert (only.name, only.status) == ("s", FAILED)
     assert only.reason.endswith("does not say its voltage and angle of the tilt axis, nor does sessions.tsv")
+
+
+def test_what_is_odd_about_a_series_is_noted_beside_its_table(tmp_path: Path) -> None:
+    assert read_notes(tmp_path) == []  # as an earlier emflow left it
+    stack = _stack(tmp_path / "s.st")
+    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in TILTS))
+    _imported(stack, voltage_kilovolt=300.0, tilt_axis_degrees=85.0)
+    assert read_notes(tmp_path) == [
+        "no mdoc says when its images were taken: the stack's order is taken for that of time",
+        "no exposure is known of it: 0 is taken, and nothing can be weighted by damage",
+        "its exposures were not in the order of their tilt, and are sorted",
+    ]
+    _imported(stack)
+    assert read_notes(tmp_path) == []  # of one that is left out there is a reason
+
+
+@pytest.mark.parametrize(
+    "broken", ["DateTime = yesterday", "DateTime = 31-Feb-26  10:00:00", "DateTime = 01-Jan-26", ""]
+)
+def test_without_a_time_for_each_the_order_is_that_of_the_mdoc(tmp_path: Path, broken: str) -> None:
+    sections = _movies(tmp_path)[::-1]  # the last one taken stands first
+    by_time = read_tilt_series(_mdoc(tmp_path / "TS_1.mdoc", sections))
+    assert {one.name: one.order for one in by_time.exposures} == {f"t{n}": n for n in range(len(TILTS))}
+    sections[2][1] = broken
+    series = read_tilt_series(_mdoc(tmp_path / "TS_1.mdoc", sections))
+    assert {one.name: one.order for one in series.exposures} == {f"t{6 - n}": n for n in range(len(TILTS))}
+    before = {one.name: one.pre_exposure_electrons_per_square_angstrom for one in series.exposures}
+    assert (before["t6"], before["t0"]) == (0.0, 18.0)
+    assert series.notes[0] == (
+        "some of its sections have no DateTime that can be read: they are taken in the mdoc's order"
+    )
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["2026-Jan-01  10:00:30", "2026-01-01 10:00:30.25", "01/01/2026 10:00:30 AM", "01-Jan-2026 10:00:30"],
+)
+def test_times_are_read_as_programs_write_them(tmp_path: Path, time: str) -> None:
+    sections = _movies(tmp_path)
+    sections[0][1] = f"DateTime = {time}"
+    series = read_tilt_series(_mdoc(tmp_path / "TS_1.mdoc", sections))
+    assert [one.order for one in series.exposures] == [6, 3, 2, 0, 1, 4, 5]
+    assert len(series.notes) == 1
+
+
+# Name, sections, image, pixel size, axis, first tilt, first exposure, whether all name a movie
+_REAL = {
+    "cryocat/TS_017/017.mdoc": (60, "TS_017.mrc", 1.971, 82.9, -52.0064, 2.23843, True),
+    "etspy_haadf/SerialEM_MultiTilt_Test/test_000.mdoc": (
+        2,
+        "test0.mrc",
+        7.88,
+        -90.0,
+        -0.000488,
+        None,
+        False,
+    ),
+    **{
+        f"etspy_haadf/SerialEM_Multiframe_Test/test_00{number}{kind}": (
+            2,
+            image,
+            7.88,
+            -90.0,
+            tilt,
+            None,
+            False,
+        )
+        for number, image, tilt in (
+            (0, "test0.mrc", -0.000488),
+            (1, "test5.001.mrc", 5.00054),
+            (2, "test-5.002.mrc", -5.00151),
+        )
+        for kind in (".mdoc", ".mrc.mdoc")
+    },
+}
+
+
+def test_real_mdocs_are_read(shared_data: Path) -> None:
+    folder = shared_data / "data/3_tomography"
+    paths = sorted(folder.rglob("*.mdoc"))
+    assert {str(path.relative_to(folder)) for path in paths} >= set(_REAL)
+    assert all(read_mdoc(path).sections for path in paths)
+    for name, (sections, image, pixel, axis, tilt, exposure, movies) in _REAL.items():
+        mdoc = read_mdoc(folder / name)
+        assert (len(mdoc.sections), mdoc.image_name, mdoc.voltage_kilovolt) == (sections, image, 300.0), name
+        assert (mdoc.pixel_size_angstrom, mdoc.axis_degrees) == (pixel, axis), name
+        first = mdoc.sections[0]
+        assert (first.tilt_degrees, first.exposure_electrons_per_square_angstrom) == (tilt, exposure), name
+        assert all(one.time is not None and one.tilt_degrees is not None for one in mdoc.sections), name
+        assert all(bool(one.frames_name) == movies for one in mdoc.sections), name
+        assert glance(folder / name)[:2] == (sections, image), name

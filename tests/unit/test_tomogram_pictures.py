@@ -81,3 +81,15 @@ def test_the_summary_counts_by_class_and_picker() -> None:
     assert "    ribosome: 12 in 2 tomograms (segmentation)\n" in text
     assert "    mine: 4 in 1 tomogram (template)\n" in text
     assert summary.to_dict()["found_by_template"] == ["mine"]
+
+
+def test_the_summary_tells_each_note_once_with_the_series_that_it_is_of() -> None:
+    notes = {f"TS_{n}": ["its order is a guess"] for n in range(1, 8)}
+    notes["TS_2"] = ["no exposure is known", *notes["TS_2"]]
+    text = summary_text(TomogramSummary("s", [], notes=notes), [])
+    assert text.index("TS_1, TS_2, TS_3, TS_4, TS_5 and 2 more: its order is a guess\n") < text.index(
+        "    TS_2: no exposure is known\n"
+    )
+    assert "notes" not in summary_text(TomogramSummary("s", []), [])
+    many = {"TS_1": [f"note {n}" for n in range(7)]}
+    assert "    ... and 2 more; see summary.json\n" in summary_text(TomogramSummary("s", [], notes=many), [])

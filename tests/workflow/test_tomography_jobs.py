@@ -125,6 +125,7 @@ TILT_COLUMNS = {
     "tilt_frames": ("/elsewhere", {}),
     "tilt_axis_degrees": (80.0, ALL),
     "tilt_hand": (1, ALL),
+    "header_pixel_size_angstrom": (4.0, ALL),
 }
 READY = {"import_tomogram": 1, "denoise_tomogram": 1, "segment": 1, "pick_tomogram": 1, **END}
 TOMOGRAM_COLUMNS = {
@@ -132,6 +133,7 @@ TOMOGRAM_COLUMNS = {
     "even_tomograms": ("/elsewhere/*.mrc", {}),
     "odd_tomograms": ("/elsewhere/*.mrc", {}),
     "protein_bright": (True, READY),
+    "header_pixel_size_angstrom": (4.0, READY),
 }
 
 

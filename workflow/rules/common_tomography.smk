@@ -28,6 +28,7 @@ def tomogram_optics_flags(wildcards):
     )
     flags = {
         "pixel-size-angstrom": session.pixel_size_angstrom,
+        "header-pixel-size-angstrom": session.header_pixel_size_angstrom,
         "voltage-kilovolt": session.voltage_kilovolt,
         "spherical-aberration-millimetre": session.spherical_aberration_millimetre,
         "amplitude-contrast": session.amplitude_contrast,
@@ -54,6 +55,12 @@ def tilt_frames_flag(wildcards):
     """Return the flag that names the folder of movies, where it is not the mdoc files' own."""
     folder = PLAN.sessions[wildcards.session].tilt_frames
     return f"--frames {shlex.quote(folder)}" if folder else ""
+
+
+def header_flag(wildcards):
+    """Return the flag that says what headers state in place of the pixel size, where they are wrong."""
+    session = PLAN.sessions[wildcards.session]
+    return as_flags({"header-pixel-size-angstrom": session.header_pixel_size_angstrom})
 
 
 def gain_flags(wildcards):

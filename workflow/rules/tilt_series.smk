@@ -53,6 +53,7 @@ rule correct_tilts:
     params:
         camera=lambda wildcards: camera_digests(PLAN.sessions[wildcards.session]),
         gain=gain_flags,
+        header=header_flag,
         pixel_size=CONFIG.tomogram.pixel_size_angstrom,
         exposure_weighting=switch("exposure-weighting", CONFIG.tilts.exposure_weighting),
         outlier_sigmas=CONFIG.tilts.outlier_sigmas,
@@ -63,6 +64,7 @@ rule correct_tilts:
         "emflow correct-tilts"
         " --tilts {input:q}"
         " --pixel-size-angstrom {params.pixel_size:q}"
+        " {params.header}"
         " {params.exposure_weighting}"
         " --outlier-sigmas {params.outlier_sigmas:q}"
         " --dark-fraction {params.dark_fraction:q}"

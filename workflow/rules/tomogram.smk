@@ -22,6 +22,7 @@ rule import_tomogram:
         pixel_size=lambda wildcards: PLAN.sessions[
             wildcards.session
         ].pixel_size_angstrom,
+        header=header_flag,
         wanted=CONFIG.tomogram.pixel_size_angstrom,
         bright=lambda wildcards: switch(
             "protein-bright", PLAN.sessions[wildcards.session].protein_bright
@@ -34,6 +35,7 @@ rule import_tomogram:
         " --tilt-series {wildcards.tilt_series:q}"
         " --digest {params.digest:q}"
         " --pixel-size-angstrom {params.pixel_size:q}"
+        " {params.header}"
         " --wanted-pixel-size-angstrom {params.wanted:q}"
         " {params.bright}"
         " {resources.halves}"

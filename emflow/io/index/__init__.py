@@ -34,8 +34,10 @@ __all__ = [
     "accepted",
     "named_stores",
     "read_index",
+    "read_notes",
     "write_failures",
     "write_index",
+    "write_notes",
 ]
 
 OK = "ok"
@@ -124,3 +126,15 @@ def write_failures(folder: Path, rows: Iterable[Row]) -> None:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(["name", "reason"])
         writer.writerows([row.name, _text(row.reason)] for row in rows if row.status == FAILED)
+
+
+def write_notes(folder: Path, notes: Iterable[str]) -> None:
+    """Write a tilt series' ``notes.tsv``: what a person should know of it that cost it nothing."""
+    with replacing(folder / "notes.tsv") as partial:
+        partial.write_text("".join(f"{_text(line)}\n" for line in ["note", *notes]), encoding="utf-8")
+
+
+def read_notes(folder: Path) -> list[str]:
+    """Read what `write_notes` wrote; none where an earlier emflow left no such file."""
+    path = folder / "notes.tsv"
+    return path.read_text(encoding="utf-8").splitlines()[1:] if path.is_file() else []

@@ -14,7 +14,7 @@ _COLUMNS = {"SEC", "ROT", "TX", "TY", "TILT"}
 
 @dataclass(frozen=True)
 class AretomoAlignment:
-    """What an .aln file says: image by image, by the section of the raw stack from 0, and which are dark."""
+    """What an .aln file says: image by image, by the section of the raw stack from 0, dark ones left out."""
 
     sections: tuple[int, ...]
     images: tuple[Alignment, ...]

@@ -55,11 +55,13 @@ class Exposure:
 class TiltSeries:
     """A tilt series as its files describe it: exposures in the order of their tilt.
 
-    What the files do not say of the microscope is None. ``alignment_source`` names the kind of alignment
-    that came along, if one did; ``notes`` hold what a person should know.
+    What the files do not say of the microscope is None. ``stated_pixel_size_angstrom`` is what they say of
+    the images, whatever was taken in its place. ``alignment_source`` names the kind of alignment that came
+    along, if one did; ``notes`` hold what a person should know.
     """
 
     exposures: tuple[Exposure, ...]
+    stated_pixel_size_angstrom: float | None = None
     voltage_kilovolt: float | None = None
     spherical_aberration_millimetre: float | None = None
     amplitude_contrast: float | None = None
@@ -78,6 +80,7 @@ def tilt_series(
     *,
     exposure_per_tilt: float | None = None,
     notes: Iterable[str] = (),
+    stated_pixel_size_angstrom: float | None = None,
     voltage_kilovolt: float | None = None,
     alignment_source: str = "",
 ) -> TiltSeries:
@@ -121,6 +124,7 @@ def tilt_series(
         notes.append("its exposures were not in the order of their tilt, and are sorted")
     series = TiltSeries(
         tuple(in_order),
+        stated_pixel_size_angstrom=stated_pixel_size_angstrom,
         voltage_kilovolt=voltage_kilovolt,
         alignment_source=alignment_source,
         notes=tuple(notes),

@@ -163,6 +163,13 @@ def tomogram_unit(
     return next((unit for unit in found if unit.name == name), Unit(name, path))
 
 
+def given_halves(units: Iterable[Unit], pattern: str) -> tuple[list[Path], list[Path]]:
+    """Return the files that a glob of halves matches, and those of them that are halves of these units."""
+    stems = {_stem(unit.path) for unit in units}
+    found = _matches(pattern)
+    return found, [path for path in found if _base(path) in stems]
+
+
 def _name(unit: Unit) -> str:
     return unit.name
 

@@ -138,12 +138,14 @@ def _from_mdoc(
         raise BadInputError(
             f"names no movies, and there is no stack {mdoc.image_name or bare_name(path)} beside it"
         )
-    exposures = without_strays([_scaled(one, mdoc, pixel_size_angstrom) for one in exposures])
-    exposures, source = _aligned(exposures, path, stack, place, notes)
+    exposures = without_strays([_scaled(one, mdoc) for one in exposures])
+    stated = _stated(exposures)
+    exposures, source = _aligned(_sized(exposures, pixel_size_angstrom), path, stack, place, notes)
     return tilt_series(
         exposures,
         exposure_per_tilt=exposure_per_tilt,
         notes=notes,
+        stated_pixel_size_angstrom=stated,
         voltage_kilovolt=mdoc.voltage_kilovolt,
         alignment_source=source,
     )
@@ -177,10 +179,10 @@ def _described(mdoc: Mdoc, axis_degrees: float | None, notes: list[str]) -> list
     ]
 
 
-def _scaled(exposure: Exposure, mdoc: Mdoc, pixel_size_angstrom: float | None) -> Exposure:
-    """Return an exposure with its pixel size: as given, else the mdoc's, which super-resolution halves."""
-    if pixel_size_angstrom is not None or exposure.height is None or exposure.width is None:
-        return replace(exposure, pixel_size_angstrom=pixel_size_angstrom)
+def _scaled(exposure: Exposure, mdoc: Mdoc) -> Exposure:
+    """Return an exposure with the mdoc's pixel size, which super-resolution halves, else its own header's."""
+    if exposure.height is None or exposure.width is None:
+        return replace(exposure, pixel_size_angstrom=None)
     spacing = mdoc.pixel_size_angstrom or exposure.pixel_size_angstrom
     if spacing is not None and mdoc.image_size is not None and mdoc.pixel_size_angstrom is not None:
         ratio = max(exposure.height, exposure.width) / max(mdoc.image_size)
@@ -188,6 +190,19 @@ def _scaled(exposure: Exposure, mdoc: Mdoc, pixel_size_angstrom: float | None) -
         if abs(power) <= 2 and abs(ratio / 2.0**power - 1) < 0.05:
             spacing /= 2.0**power
     return replace(exposure, pixel_size_angstrom=spacing)
+
+
+def _stated(exposures: Sequence[Exposure]) -> float | None:
+    """Return the pixel size that the files state of the images; 1 A is what stands where none was set."""
+    sizes = (one.pixel_size_angstrom for one in exposures if not one.reason)
+    return next((size for size in sizes if size is not None and size != 1.0), None)
+
+
+def _sized(exposures: Sequence[Exposure], pixel_size_angstrom: float | None) -> list[Exposure]:
+    """Return exposures with the pixel size that was given, if one was."""
+    if pixel_size_angstrom is None:
+        return list(exposures)
+    return [replace(one, pixel_size_angstrom=pixel_size_angstrom) for one in exposures]
 
 
 def _from_stack(
@@ -211,7 +226,7 @@ def _from_stack(
             )
         described = _described(mdoc, axis_degrees, notes)
         by_section = sorted(range(layout.frames), key=lambda index: mdoc.sections[index].z_value)
-        blank = [_scaled(with_section(replace(described[i], path=path)), mdoc, None) for i in by_section]
+        blank = [_scaled(with_section(replace(described[i], path=path)), mdoc) for i in by_section]
         voltage = mdoc.voltage_kilovolt
     elif tilts is None:
         name = bare_name(path)
@@ -224,17 +239,20 @@ def _from_stack(
                 one,
                 name=f"{bare_name(path)}_{section + 1:04d}",
                 section=section,
-                pixel_size_angstrom=pixel_size_angstrom or one.pixel_size_angstrom,
                 tilt_degrees=one.tilt_degrees if tilts is None else tilts[section],
             )
         )
         for section, one in enumerate(blank)
     ]
-    exposures, source = _aligned(exposures, path, path, lambda index: index, notes)
+    stated = _stated(exposures)
+    exposures, source = _aligned(
+        _sized(exposures, pixel_size_angstrom), path, path, lambda index: index, notes
+    )
     return tilt_series(
         exposures,
         exposure_per_tilt=exposure_per_tilt,
         notes=notes,
+        stated_pixel_size_angstrom=stated,
         voltage_kilovolt=voltage,
         alignment_source=source,
     )

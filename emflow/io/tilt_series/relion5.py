@@ -132,6 +132,7 @@ def read_relion_series(
     hand = about.number("rlnTomoHand")
     return replace(
         series,
+        stated_pixel_size_angstrom=pixel_sizes[_image(rows[0], project or path.parent)[0]],
         voltage_kilovolt=about.number("rlnVoltage"),
         spherical_aberration_millimetre=about.number("rlnSphericalAberration"),
         amplitude_contrast=about.number("rlnAmplitudeContrast"),
