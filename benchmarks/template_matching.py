@@ -214,8 +214,8 @@ def judged(one: Known, structure: Structure, step: float, seed: int) -> None:
         )
         print(f"{start} {what} | {_shares(part)} | {found.threshold():.3f} | {degrees} |")
     distance = 0.7 * diameter / PIXEL
-    probability = whole(scores[Label.COMPLEX] / np.float32(SCORE))
-    picked = find_peaks(probability, seen.shape, distance_voxels=distance, floor=FLOOR)
+    probability = scores[Label.COMPLEX] / np.float32(SCORE)
+    picked = find_peaks(probability.__getitem__, seen.shape, distance_voxels=distance, floor=FLOOR)
     part = match_picks(
         centred_angstrom(picked.voxels_zyx, seen.shape, PIXEL),
         picked.figure_of_merit,
@@ -287,7 +287,10 @@ def segmenting(known: list[Known], label: Label, structure: Structure) -> None:
     for one in known:
         found = class_scores(network, 0.5 * (one.even + one.odd), "zyx")[0][label] / np.float32(SCORE)
         picks = find_peaks(
-            whole(found), found.shape, distance_voxels=0.7 * structure.diameter_angstrom / PIXEL, floor=FLOOR
+            found.__getitem__,
+            found.shape,
+            distance_voxels=0.7 * structure.diameter_angstrom / PIXEL,
+            floor=FLOOR,
         )
         points = centred_angstrom(picks.voxels_zyx, found.shape, PIXEL)
         parts.append(

@@ -35,7 +35,7 @@ from emflow.networks import UNet
 from emflow.reconstruction import ramp_filter, reconstruct_slab
 from emflow.resources import model_folder
 from emflow.scoring_volumes import known_voxels
-from emflow.segmentation import SCORE, whole
+from emflow.segmentation import SCORE
 from emflow.simulation.shapes import Structure, centred_structure
 from emflow.simulation.tomograms import (
     SimulatedTomogram,
@@ -128,7 +128,7 @@ def picking(scores: list[np.ndarray], tomograms: list[SimulatedTomogram]) -> Non
         truth: list[list[Particle]] = []
         for score, tomogram in zip(scores, tomograms, strict=True):
             found = score[label] / np.float32(SCORE)
-            picks = find_peaks(whole(found), found.shape, distance_voxels=DISTANCE / PIXEL, floor=FLOOR)
+            picks = find_peaks(found.__getitem__, found.shape, distance_voxels=DISTANCE / PIXEL, floor=FLOOR)
             points = centred_angstrom(picks.voxels_zyx, found.shape, PIXEL)
             particles = [one for one in tomogram.particles if one.label == label]
             true = np.array([one.centre_angstrom for one in particles]).reshape(-1, 3)

@@ -17,6 +17,8 @@ _NEEDED = {
     DENOISE_TOMOGRAM: ("pixel_size_angstrom",),
     SEGMENT: ("pixel_size_angstrom", "classes"),
 }
+# A network is used on tomograms whose voxels are its own size to within this share.
+PIXEL_SIZE_TOLERANCE = 0.25
 
 
 @dataclass(frozen=True)

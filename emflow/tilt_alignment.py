@@ -108,8 +108,7 @@ def _working_images(images: Tensor, pixel_size_angstrom: float) -> tuple[Tensor,
             (side - kept) // 2 for side, kept in zip(images.shape[-2:], (height, width), strict=True)
         )
         small = functional.avg_pool2d(small[..., top : top + height, left : left + width], factor)
-    # From here on the images are small: the CPU does.
-    small = small[:, 0].cpu()
+    small = small[:, 0]
     pixel = pixel_size_angstrom * factor
     filtered = torch.fft.irfft2(torch.fft.rfft2(small) * band(small.shape[-2:], pixel), s=small.shape[-2:])
     spread = filtered.flatten(1).std(dim=1)[:, None, None].clamp(min=1e-9)

@@ -1,9 +1,10 @@
 """Particles of a segmented tomogram: peaks of a class's probability, apart by a distance, with their merits.
 
-Everything is local: a peak hangs on the voxels within a few distances, so that a tomogram can be looked
+Everything is local: a peak hangs on the voxels within about a distance, so that a tomogram can be looked
 through in blocks and gives the same as at once.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,8 +14,11 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 Volume = NDArray[np.float32]
-Read = Callable[[int, int], Volume]
+Part = tuple[slice, slice, slice]
+Read = Callable[[Part], Volume]
 _BLOCK_SLICES = 64
+# A block (z, y, x), besides what lies about it: 14 bytes a voxel of both are held.
+_BLOCK = (_BLOCK_SLICES, 384, 384)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def find_peaks(
     *,
     distance_voxels: float,
     floor: float,
-    block_slices: int = _BLOCK_SLICES,
+    block: tuple[int, int, int] = _BLOCK,
 ) -> VolumePicks:
     """Find the peaks of a probability, at least a distance apart.
 
@@ -55,28 +59,35 @@ def find_peaks(
     Parameters
     ----------
     read
-        Gives probabilities (slices, y, x), 0..1, from a first to before a last slice.
+        Gives the probabilities, 0..1, of a part (z, y, x).
     shape
         (z, y, x) of the tomogram.
     distance_voxels
         Smallest distance of two peaks.
     floor
         Lowest figure of merit.
+    block
+        (z, y, x) of the blocks that it is looked through in.
     """
-    halo = int(np.ceil(2.5 * distance_voxels)) + 2
+    halo = _reach(distance_voxels)
     parts = []
-    for first in range(0, shape[0], block_slices):
-        last = min(first + block_slices, shape[0])
-        low, high = max(0, first - halo), min(shape[0], last + halo)
-        found = _peaks_of_block(read(low, high), distance_voxels, floor)
-        inside = (found[:, 0] + low >= first) & (found[:, 0] + low < last)
-        found = found[inside]
-        found[:, [0, 3]] += low
-        parts.append(found)
+    for first in itertools.product(*map(range, (0, 0, 0), shape, block)):
+        last = np.minimum(np.add(first, block), shape)
+        low, high = np.maximum(0, np.subtract(first, halo)), np.minimum(shape, last + halo)
+        z, y, x = (slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
+        found = _peaks_of_block(read((z, y, x)), distance_voxels, floor)
+        found[:, :6] += np.tile(low, 2)
+        inside = (found[:, :3] >= first) & (found[:, :3] < last)
+        parts.append(found[inside.all(axis=1)])
     table = np.concatenate(parts)
     table = table[best_apart(table[:, :3], table[:, 6], distance_voxels)]
     table = table[np.argsort(-table[:, 7], kind="stable")]
     return VolumePicks(table[:, 3:6], table[:, 7], table[:, 8].astype(np.int64))
+
+
+def _reach(distance: float) -> int:
+    """Return how many voxels away what decides on a peak lies: smoothed neighbours, or its volume."""
+    return max(int(3 * distance / 4 + 0.5) + int(distance / 2 / np.sqrt(3)), max(1, int(distance)))
 
 
 def _peaks_of_block(block: Volume, distance: float, floor: float) -> NDArray[np.float64]:
@@ -179,16 +190,16 @@ def membrane_normals(
     Parameters
     ----------
     read
-        Gives the membrane's probabilities (slices, y, x).
+        Gives the membrane's probabilities of a part (z, y, x).
     """
     normals = np.full((len(voxels_zyx), 3), np.nan)
     offsets = _ball(reach_voxels)
     reach = int(reach_voxels) + 1
     for number, point in enumerate(voxels_zyx):
         centre = np.rint(point).astype(np.int64)
-        low, high = max(0, int(centre[0]) - reach), min(shape[0], int(centre[0]) + reach + 1)
-        block = read(low, high)
-        weights = _values(block, centre - (low, 0, 0), offsets)
+        low, high = np.maximum(0, centre - reach), np.minimum(shape, centre + reach + 1)
+        z, y, x = (slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
+        weights = _values(read((z, y, x)), centre - low, offsets)
         weights = np.where(weights > 0.3, weights, 0)
         if weights.sum() < 10:
             continue

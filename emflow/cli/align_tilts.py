@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from emflow.cli.series import (
     write_failed_series,
     write_tilts,
 )
-from emflow.io.gpus import take_device
 from emflow.io.locations import find_store
 from emflow.io.store import read_in_turn
 
@@ -30,7 +28,6 @@ def align_tilts(
     replace_imported: bool = False,
     refine_axis: bool = True,
     specimen_angstrom: float = 900.0,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
     threads: int = 1,
 ) -> None:
     """Write a tilt series' table with its alignment; one that was imported is kept.
@@ -47,8 +44,6 @@ def align_tilts(
         Whether to refine the angle of the tilt axis.
     specimen_angstrom
         Thickness of the specimen, roughly: images far apart in tilt have less in common the thicker it is.
-    device
-        auto, cpu or cuda.
     threads
         Of the CPU.
     """
@@ -69,7 +64,7 @@ def align_tilts(
         [read_in_turn(find_store(tilts.parent, row.store), int(required(row, "position"))) for row in rows]
     )
     found = align(
-        torch.from_numpy(images).to(take_device(device)),
+        torch.from_numpy(images),
         geometry_of(rows),
         required(rows[0], "stored_pixel_size_angstrom"),
         refine_axis=refine_axis,

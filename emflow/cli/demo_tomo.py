@@ -1,5 +1,6 @@
 """The pipeline on a simulated tilt series: a segmented tomogram, its particles, and how right they are."""
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -13,17 +14,19 @@ from emflow.cli.init import init
 from emflow.cli.progress import say
 from emflow.cli.simulate_tomograms import simulate_tomograms
 from emflow.cli.tomograms import StoredTomogram, read_volume_row
+from emflow.io.files import write_text
 from emflow.io.mrc_volumes import read_mrc_volume
-from emflow.io.settings import CONFIG
+from emflow.io.settings import CONFIG, config_text, read_config
 from emflow.io.star import read_star
 from emflow.io.volumes import open_labels
+from emflow.scoring import STRICT_RADII
+from emflow.scoring_volumes import dice
 from emflow.tomogram_classes import Label
 
 _SESSION = "simulated"
 _THICKNESS_ANGSTROM = (500.0, 700.0)
 _TOMOGRAM_ANGSTROM = 900.0
-# A pick is right when it lies within half a ribosome's radius of one.
-_WITHIN_ANGSTROM = 65.0
+_RIBOSOME_ANGSTROM = 260.0  # across; a pick is right within half of its radius
 
 
 def demo_tomo(folder: Path) -> None:
@@ -33,10 +36,9 @@ def demo_tomo(folder: Path) -> None:
     data, session = folder / "data", folder / _SESSION
     simulate_tomograms(output=data, seed=8, shape=(256, 256), thickness=_THICKNESS_ANGSTROM)
     init(session, tilt_series=str(data / "*.mdoc"), cs=2.7)
-    path = session / CONFIG
-    text = path.read_text(encoding="utf-8")
-    text = text.replace("thickness_angstrom: 2000.0", f"thickness_angstrom: {_TOMOGRAM_ANGSTROM}")
-    path.write_text(text, encoding="utf-8")
+    config = read_config(session / CONFIG)
+    tomogram = config.tomogram.model_copy(update={"thickness_angstrom": _TOMOGRAM_ANGSTROM})
+    write_text(session / CONFIG, config_text(config.model_copy(update={"tomogram": tomogram})))
     say("demo", f"cd {session} && snakemake --cores all")
     snakemake = str(Path(sys.executable).with_name("snakemake"))
     done = subprocess.run([snakemake, "--cores", "all", "--quiet", "rules"], cwd=session, check=False)
@@ -81,13 +83,9 @@ def _cut(volume: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]
 
 def _dice(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
     """Return the overlap at the best of small displacements: an alignment knows no absolute position."""
-    best = 0.0
-    for z in range(-3, 4):
-        for y in range(-2, 3):
-            for x in range(-2, 3):
-                moved = np.roll(true, (z, y, x), axis=(0, 1, 2))
-                best = max(best, 2 * float((found & moved).sum()) / max(1, int(found.sum() + moved.sum())))
-    return best
+    moves = itertools.product(range(-3, 4), range(-2, 3), range(-2, 3))
+    everywhere = np.ones_like(found)
+    return max(dice(found, np.roll(true, move, axis=(0, 1, 2)), everywhere) for move in moves)
 
 
 def _points(path: Path, kind: str | None) -> NDArray[np.float64]:
@@ -102,16 +100,14 @@ def _points(path: Path, kind: str | None) -> NDArray[np.float64]:
 
 def _matched(picks: NDArray[np.float64], true: NDArray[np.float64]) -> int:
     """Return how many picks have a ribosome of their own near by, once the common displacement is undone."""
-    from scipy.optimize import linear_sum_assignment
-    from scipy.spatial.distance import cdist
+    from emflow.evaluation.volume_picking import match_picks
 
-    if not len(picks) or not len(true):
-        return 0
+    equal = np.zeros(len(picks))
     for _ in range(3):
-        distance = cdist(picks, true)
-        rows, columns = linear_sum_assignment(np.minimum(distance, 2 * _WITHIN_ANGSTROM))
-        near = distance[rows, columns] < 1.5 * _WITHIN_ANGSTROM
-        if not near.any():
+        # Further than a pick is right: the displacement is still in it.
+        near = match_picks(picks, equal, true, _RIBOSOME_ANGSTROM, 1.5 * STRICT_RADII)
+        met = near.truth >= 0
+        if not met.any():
             return 0
-        picks = picks + np.median(true[columns[near]] - picks[rows[near]], axis=0)
-    return int((cdist(picks, true)[rows, columns] <= _WITHIN_ANGSTROM).sum())
+        picks = picks + np.median(true[near.truth[met]] - picks[near.order[met]], axis=0)
+    return int((match_picks(picks, equal, true, _RIBOSOME_ANGSTROM).truth >= 0).sum())

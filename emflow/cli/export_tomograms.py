@@ -24,7 +24,7 @@ from emflow.io.index import (
     write_index,
 )
 from emflow.io.relion5_check import check_relion5
-from emflow.io.relion_tomograms import ExportedTomogram, exported_defocus, write_relion_tomograms
+from emflow.io.relion_tomograms import ExportedTomogram, write_relion_tomograms
 from emflow.io.star import star_text
 from emflow.io.volume_picks import read_all_picks
 
@@ -102,6 +102,8 @@ def _one(
     if found.status != OK:
         return ExportedSeriesRow(found.name, FAILED, found.reason), None
     (volume,) = read_index(path.with_name("tomogram.tsv"), VolumeRow)
+    if volume.status != OK:  # where no class is picked, an empty table of picks says nothing of it
+        return ExportedSeriesRow(found.name, FAILED, volume.reason), None
     tilts_path = path.with_name(tilts_table)
     all_tilts = read_index(tilts_path, TiltRow) if tilts_path.is_file() else []
     tilts = [tilt for tilt in all_tilts if tilt.status == OK]
@@ -133,7 +135,7 @@ def _one(
 
 
 def _warn_of_no_defocus(tomogram: ExportedTomogram) -> None:
-    unknown = sum(exported_defocus(tilt) == (0.0, 0.0) for tilt in tomogram.tilts)
+    unknown = sum(tilt.ctf is None for tilt in tomogram.tilts)
     if unknown:
         told = f"defocus unknown in {unknown} of {len(tomogram.tilts)} tilts and exported as 0, in focus"
         cure = "set tilt_ctf.enabled: true, or import a nominal defocus (TargetDefocus of an .mdoc)"

@@ -16,7 +16,7 @@ from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
 from emflow.errors import BadInputError
 from emflow.io.index import OK, VolumeRow, write_failures
 from emflow.io.tilt_series.listing import Unit, tomogram_unit
-from emflow.io.tomograms import Tomogram, open_tomogram
+from emflow.io.tomograms import Tomogram, open_tomogram, stored_pixel_size_angstrom
 from emflow.io.volumes import SLAB_SLICES
 from emflow.resampling import Resampling
 
@@ -158,9 +158,8 @@ class _Source:
 def _row(name: str, source: _Source, wanted_angstrom: float) -> VolumeRow:
     pixel = source.pixel_size_angstrom
     depth, height, width = source.shape
-    shape, size = source.shape, pixel
-    if pixel < 0.95 * wanted_angstrom:
-        size = wanted_angstrom
+    shape, size = source.shape, stored_pixel_size_angstrom(pixel, wanted_angstrom)
+    if size != pixel:
         shape = (
             max(2, 2 * round(depth * pixel / size / 2)),
             max(2, 2 * round(height * pixel / size / 2)),

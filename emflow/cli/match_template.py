@@ -15,7 +15,7 @@ from emflow.cli.series import geometry_of, read_tilts
 from emflow.cli.tomograms import StoredTomogram, failed_reason, read_volume_row
 from emflow.errors import SettingError
 from emflow.io.gpus import take_device
-from emflow.io.index import OK, TiltRow, VolumePickRow, write_index
+from emflow.io.index import OK, VolumePickRow, write_index
 from emflow.io.volume_picks import (
     SUGGESTED_THRESHOLD,
     volume_picks_table,
@@ -242,10 +242,10 @@ def _tilts(
     if not rows:
         return wedge_geometry(-max_tilt_degrees, max_tilt_degrees), None
     first = rows[0]
-    defocus = [value for row in rows if (value := _defocus(row)) is not None]
+    fitted = [row.ctf for row in rows if row.ctf is not None]
     voltage, aberration = first.voltage_kilovolt, first.spherical_aberration_millimetre
     contrast = first.amplitude_contrast
-    if len(defocus) < len(rows) or voltage is None or aberration is None or contrast is None:
+    if len(fitted) < len(rows) or voltage is None or aberration is None or contrast is None:
         return geometry_of(rows), None
     exposure = [
         (row.pre_exposure_electrons_per_square_angstrom or 0.0)
@@ -253,8 +253,8 @@ def _tilts(
         for row in rows
     ]
     optics = TiltOptics(
-        np.array(defocus, dtype=np.float64),
-        np.array([row.phase_shift_degrees or 0.0 for row in rows]),
+        np.array([(one.defocus_u_angstrom + one.defocus_v_angstrom) / 2 for one in fitted]),
+        np.array([one.phase_shift_degrees for one in fitted]),
         np.array(exposure),
         voltage,
         aberration,
@@ -263,10 +263,3 @@ def _tilts(
         exposure_weighted,
     )
     return geometry_of(rows), optics
-
-
-def _defocus(row: TiltRow) -> float | None:
-    """Return the mean defocus of an image, or what was aimed at where none was found."""
-    if row.defocus_u_angstrom is None or row.defocus_v_angstrom is None:
-        return row.nominal_defocus_angstrom
-    return (row.defocus_u_angstrom + row.defocus_v_angstrom) / 2

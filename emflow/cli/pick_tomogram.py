@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pandas as pd
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
@@ -44,7 +45,7 @@ def pick_tomogram(
     output
         The picks.tsv to write; picks.star lies beside it.
     classes
-        Names of the classes to pick; without any the table is empty.
+        Names of the classes to pick; without any the table is empty, also where there is no segmentation.
     minimum_distance_angstrom
         Of two picks of a class.
     minimum_volume_cubic_angstrom
@@ -58,12 +59,14 @@ def pick_tomogram(
     """
     del threads  # peaks are found in one
     row = read_volume_row(segmented)
-    star = output.with_suffix(".star")
+    if not classes:  # a template alone finds the particles, and needs no segmentation
+        nowhere = np.zeros((0, 3))
+        _write(output, row.name, volume_picks_table(row.name, nowhere, nowhere, [], np.zeros(0)))
+        return
     if (reason := failed_reason(row)) is not None:
         write_failed_picks(output, row.name, reason)
         return
     stored = StoredTomogram.open(row, segmented.parent)
-    classes = classes or []
     stored.numbers("pick_tomogram.classes", classes)
     pixel = row.pixel_size_angstrom or 1.0
     points, angles = [np.zeros((0, 3))], [np.zeros((0, 3))]
@@ -85,13 +88,17 @@ def pick_tomogram(
     table = volume_picks_table(
         row.name, np.concatenate(points), np.concatenate(angles), names, np.concatenate(merits)
     )
-    checksum = write_volume_picks(star, table)
-    done = VolumePickRow(row.name, OK, "", len(table), SUGGESTED_THRESHOLD, checksum)
+    _write(output, row.name, table)
+
+
+def _write(output: Path, name: str, table: pd.DataFrame) -> None:
+    checksum = write_volume_picks(output.with_suffix(".star"), table)
+    done = VolumePickRow(name, OK, "", len(table), SUGGESTED_THRESHOLD, checksum)
     write_index(output, [done], VolumePickRow)
 
 
-def _probability(stored: StoredTomogram, name: str, first: int, last: int) -> NDArray[np.float32]:
-    return stored.read(name, first, last) / np.float32(255)
+def _probability(stored: StoredTomogram, name: str, part: volume_picking.Part) -> NDArray[np.float32]:
+    return stored.read_part(name, part) / np.float32(255)
 
 
 def _angles(

@@ -21,7 +21,7 @@ from emflow.io.locations import find_store
 from emflow.io.mrc_volumes import mrc_volume
 from emflow.io.store import read_in_turn
 from emflow.io.volumes import SLAB_SLICES
-from emflow.metadata import Ctf, OpticsGroup
+from emflow.metadata import OpticsGroup
 
 if TYPE_CHECKING:
     import torch
@@ -237,14 +237,13 @@ def _image(
         required(row, "spherical_aberration_millimetre"),
         required(row, "amplitude_contrast"),
     )
-    fitted = Ctf(
-        required(row, "defocus_u_angstrom"),
-        required(row, "defocus_v_angstrom"),
-        row.defocus_angle_degrees or 0.0,
-        row.phase_shift_degrees or 0.0,
-    )
+    if row.ctf is None:
+        raise BadInputError(
+            f"{row.name}: neither its defocus nor a nominal one is known; set tilt_ctf.enabled: true or "
+            "tomogram.ctf: none"
+        )
     undo = flip_phases if ctf == "phase_flip" else deconvolve
-    return undo(image, fitted, optics, pixel_size_angstrom)
+    return undo(image, row.ctf, optics, pixel_size_angstrom)
 
 
 def _volume_row(name: str, rows: list[TiltRow], depth: int, work: _Work) -> VolumeRow:

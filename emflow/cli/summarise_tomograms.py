@@ -146,8 +146,10 @@ def _tilts_left_out(place: Path) -> dict[str, str]:
 
 
 def _shares(place: Path) -> dict[str, float]:
-    """Return the share of a tomogram's voxels that each class has, from a coarse level of its labels."""
+    """Return the share of a tomogram's voxels that each class has, of some of its labels; none without."""
     row = read_volume_row(place / "segmented.tsv")
+    if row.status != OK:
+        return {}
     stored = StoredTomogram.open(row, place)
     labels = np.asarray(open_labels(stored.store)[:, ::4, ::4])
     counts = np.bincount(labels.ravel(), minlength=len(stored.channels))
@@ -169,14 +171,13 @@ def _image(place: Path) -> StoredTomogram:
 
 def _draw(place: Path, row: ExportedSeriesRow, picks: pd.DataFrame, path: Path) -> None:
     stored = _image(place)
-    segmented = StoredTomogram.open(read_volume_row(place / "segmented.tsv"), place)
     pixel = stored.row.pixel_size_angstrom or 1.0
     depth = stored.shape[0]
     points = _voxels(picks, stored.shape, pixel)
     z = _telling_slice(points, depth)
     low, high = max(0, z - _MEAN_SLICES // 2), min(depth, z + _MEAN_SLICES // 2 + 1)
     image = stored.read(stored.channels[0], low, high).mean(axis=0)
-    labels = np.asarray(open_labels(segmented.store)[z])
+    labels = _labels(place, z, stored.shape)
     near = picks[np.abs(points[:, 2] - z) <= _RADIUS_ANGSTROM / pixel]
     drawn = draw_slice(
         image,
@@ -191,6 +192,14 @@ def _draw(place: Path, row: ExportedSeriesRow, picks: pd.DataFrame, path: Path) 
     )
     with replacing(path) as partial:
         drawn.save(partial, format="PNG", optimize=False, compress_level=4)
+
+
+def _labels(place: Path, z: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Return the labels (y, x) of a slice; background where the tomogram has no segmentation."""
+    row = read_volume_row(place / "segmented.tsv")
+    if row.status != OK:
+        return np.zeros(shape[1:], dtype=np.uint8)
+    return np.asarray(open_labels(StoredTomogram.open(row, place).store)[z])
 
 
 def _voxels(picks: pd.DataFrame, shape: tuple[int, int, int], pixel: float) -> NDArray[np.float64]:

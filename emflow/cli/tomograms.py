@@ -12,9 +12,10 @@ from emflow.errors import BadInputError, SettingError
 from emflow.io.index import FAILED, VolumeRow, read_index
 from emflow.io.locations import Location, find_store
 from emflow.io.volumes import channel_names, open_volume
+from emflow.model_card import PIXEL_SIZE_TOLERANCE
 
-# A network is used on tomograms whose voxels are its own size to within this share.
-_PIXEL_SIZE_TOLERANCE = 0.25
+# Stored images have whole, even sides: their pixels are off from the size that was asked for by this share.
+_ROUNDING = 0.01
 
 
 def read_volume_row(path: Path) -> VolumeRow:
@@ -87,8 +88,12 @@ def check_pixel_size(row: VolumeRow, wanted_angstrom: float | None) -> None:
         If they are.
     """
     pixel = row.pixel_size_angstrom or 0.0
-    if wanted_angstrom and abs(pixel / wanted_angstrom - 1) > _PIXEL_SIZE_TOLERANCE:
-        raise BadInputError(
-            f"has voxels of {pixel:.4g} A, and the model works at {wanted_angstrom:g} A; set "
-            "tomogram.pixel_size_angstrom, or train a model at this scale"
-        )
+    if not wanted_angstrom or abs(pixel / wanted_angstrom - 1) <= PIXEL_SIZE_TOLERANCE + _ROUNDING:
+        return
+    own = row.unbinned_pixel_size_angstrom
+    binned_here = own is not None and own <= (1 + PIXEL_SIZE_TOLERANCE) * wanted_angstrom
+    advice = "set tomogram.pixel_size_angstrom" if binned_here else "give data at that scale"
+    raise BadInputError(
+        f"has voxels of {pixel:.4g} A, and the model works at {wanted_angstrom:g} A; {advice}, or train a "
+        "model at this one"
+    )

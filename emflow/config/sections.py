@@ -172,22 +172,26 @@ class Pick(Section):
 
 
 class Export(Section):
-    """export_relion: what RELION is given."""
+    """export_relion, export_tomograms: what RELION is given."""
 
     threshold: Literal["auto"] | Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         "auto",
-        description="Lowest figure of merit, 0 to 1, of an exported pick; auto takes the model card's.",
+        description="Lowest figure of merit, 0 to 1, of an exported pick; auto takes the model card's, and "
+        "0.5 in tomograms.",
     )
     max_failed_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
-        0.5, description="If more of the micrographs than this were left out, the export fails."
+        0.5,
+        description="If a larger share of the micrographs, tilt series or tomograms than this was left out, "
+        "the export fails.",
     )
 
 
 class Summarise(Section):
-    """summarise: pictures and numbers for a person."""
+    """summarise, summarise_tomograms: pictures and numbers for a person."""
 
     overlays: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        200, description="Draw the picks on all micrographs up to this many, else on an even sample."
+        200,
+        description="Draw the picks on all micrographs or tomograms up to this many, else on an even sample.",
     )
 
 

@@ -1,5 +1,6 @@
 """Settings of the stages that tilt series and tomograms go through."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -125,7 +126,9 @@ class PickTomogram(Section):
         150.0, description="Smallest distance in angstrom between two picks of a class."
     )
     minimum_volume_cubic_angstrom: Annotated[float, Field(ge=0.0, le=1e12)] = Field(
-        0.0, description="Smallest volume of a picked component, in cubic angstrom; 0 picks every peak."
+        0.0,
+        description="Smallest volume in cubic angstrom that is likelier of the class than not, within the "
+        "distance of a pick; 0: any.",
     )
     floor: Annotated[float, Field(ge=0.001, lt=1.0)] = Field(
         0.2, description="Candidates with a figure of merit below this are not kept at all."
@@ -133,6 +136,16 @@ class PickTomogram(Section):
     membrane_normals: bool = Field(
         False, description="Whether to orient picks near a membrane by its normal."
     )
+
+    @field_validator("minimum_volume_cubic_angstrom")
+    @classmethod
+    def _no_more_than_the_distance_holds(cls, value: float, info: ValidationInfo) -> float:
+        distance = info.data.get("minimum_distance_angstrom")
+        if distance is not None and value > (most := 4 / 3 * math.pi * distance**3):
+            raise ValueError(
+                f"at most {most:.4g}, what lies within pick_tomogram.minimum_distance_angstrom, {distance:g}"
+            )
+        return value
 
 
 class TemplateMatching(Section):

@@ -5,7 +5,7 @@ The Snakefile reads it in the master and again in every job, so it imports neith
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -20,6 +20,8 @@ from emflow.io.inputs import INPUTS, InputRow, batch_digest, read_inputs
 from emflow.io.movies import is_eer
 from emflow.io.scan import candidates
 from emflow.io.settings import read_config, read_sessions
+from emflow.io.tomograms import stored_pixel_size_angstrom
+from emflow.model_card import PIXEL_SIZE_TOLERANCE, ModelCard
 from emflow.resources import model_folder
 
 RESULTS = Path("results")
@@ -138,8 +140,9 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
     Raises
     ------
     SettingError
-        If results/ cannot be written, a model is corrupted, a template is none, a gain reference fits none
-        of its movies, or cuda was asked for and jobs run on this machine, which has none.
+        If results/ cannot be written, a model is corrupted or of another scale than the tomograms, a template
+        is none, a gain reference fits none of its movies, or cuda was asked for and jobs run on this machine,
+        which has none.
     """
     from emflow.devices import cuda_driver_present
     from emflow.io.model import check_model
@@ -154,6 +157,7 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
     cards = {stage: check_model(folder, stage) for stage, folder in plan.models.items()}
     if plan.tilt_series and plan.config.template_matching.template is not None:
         check_template(plan.config)
+    check_scale(plan, cards)
     if "segment" in cards:
         known = cards["segment"].classes or ()
         named = {"pick_tomogram.classes": plan.config.pick_tomogram.classes}
@@ -176,6 +180,53 @@ def check_machine(plan: Plan, *, jobs_run_here: bool) -> None:
         raise SettingError(
             "device: cuda was asked for, but this machine has no GPU; set device to auto or cpu"
         )
+
+
+def check_scale(plan: Plan, cards: Mapping[str, ModelCard]) -> None:
+    """Refuse tomograms whose voxels are far from those that a model which is asked for was trained on.
+
+    Raises
+    ------
+    SettingError
+        Naming the key, both sizes, and how to do without the model.
+    """
+    wanted = plan.config.tomogram.pixel_size_angstrom
+    for stage, way_out in _needed_models(plan.config).items():
+        if stage not in cards:
+            continue
+        works_at = cards[stage].pixel_size_angstrom or wanted
+        low, high = ((1 + sign * PIXEL_SIZE_TOLERANCE) * works_at for sign in (-1, 1))
+        model = f"{stage}.model works at {works_at:g} A ({low:g} to {high:g})"
+        otherwise = f"name a model of that scale, or {way_out}"
+        for name in plan.tilt_series:
+            session = plan.sessions[name]
+            own = session.pixel_size_angstrom or 0.0  # mdoc and STAR files may say it instead
+            if own > high:
+                raise SettingError(
+                    f"session {name}: pixel_size_angstrom: {own:g} A is too coarse: {model}; give data "
+                    f"binned less, {otherwise}"
+                )
+            stored = (
+                max(own, wanted) if session.tomograms is None else stored_pixel_size_angstrom(own, wanted)
+            )
+            if not low <= stored <= high:
+                raise SettingError(
+                    f"tomogram.pixel_size_angstrom: {wanted:g} A: {model}; set it to that, {otherwise}"
+                )
+
+
+def _needed_models(config: Config) -> dict[str, str]:
+    """Return the stages of tomograms whose models have to fit, and how to do without each."""
+    matching = config.template_matching
+    needed = {}
+    if config.pick_tomogram.classes or (matching.template is not None and matching.outside):
+        needed["segment"] = (
+            "do without the segmentation (pick_tomogram.classes: [], template_matching.outside: [])"
+        )
+    raw = ", segment.image: raw" if needed and config.segment.image == "denoised" else ""
+    if config.denoise_tomogram.enabled or raw:
+        needed["denoise_tomogram"] = f"set denoise_tomogram.enabled: false{raw}"
+    return needed
 
 
 def check_template(config: Config) -> None:

@@ -114,12 +114,6 @@ def image_name(tilt: TiltRow, stacks: Mapping[str, Path], root: Path) -> str:
     return f"{number}{mark}{_name(stacks.get(path, path), root)}"
 
 
-def exported_defocus(tilt: TiltRow) -> tuple[float, float]:
-    """Return the defocus U and V that RELION is given of a tilt: fitted or imported, else nominal, else 0."""
-    nominal = tilt.nominal_defocus_angstrom or 0.0
-    return float(tilt.defocus_u_angstrom or nominal), float(tilt.defocus_v_angstrom or nominal)
-
-
 def tilt_table(tilts: Sequence[TiltRow], stacks: Mapping[str, Path], root: Path) -> pd.DataFrame:
     """Return the table of one tilt series, in the order of its tilts."""
 
@@ -127,6 +121,7 @@ def tilt_table(tilts: Sequence[TiltRow], stacks: Mapping[str, Path], root: Path)
         values = [getattr(tilt, field) for tilt in tilts]
         return [default if value is None else float(value) for value in values]
 
+    ctfs = [tilt.ctf for tilt in tilts]
     y_tilt = numbers("y_tilt_degrees")
     columns: dict[str, object] = {
         "rlnMicrographName": [image_name(tilt, stacks, root) for tilt in tilts],
@@ -138,8 +133,8 @@ def tilt_table(tilts: Sequence[TiltRow], stacks: Mapping[str, Path], root: Path)
         "rlnTomoZRot": numbers("z_rot_degrees"),
         "rlnTomoXShiftAngst": numbers("x_shift_angstrom"),
         "rlnTomoYShiftAngst": numbers("y_shift_angstrom"),
-        "rlnDefocusU": [exported_defocus(tilt)[0] for tilt in tilts],
-        "rlnDefocusV": [exported_defocus(tilt)[1] for tilt in tilts],
+        "rlnDefocusU": [ctf.defocus_u_angstrom if ctf else 0.0 for ctf in ctfs],
+        "rlnDefocusV": [ctf.defocus_v_angstrom if ctf else 0.0 for ctf in ctfs],
         "rlnDefocusAngle": numbers("defocus_angle_degrees"),
         "rlnPhaseShift": numbers("phase_shift_degrees"),
         "rlnCtfFigureOfMerit": numbers("ctf_figure_of_merit"),

@@ -66,6 +66,11 @@ class _Zarr:
         """Nothing is held open."""
 
 
+def stored_pixel_size_angstrom(own_angstrom: float, wanted_angstrom: float) -> float:
+    """Return the side of a ready tomogram's stored voxels: finer ones are averaged to the wanted side."""
+    return wanted_angstrom if own_angstrom < 0.95 * wanted_angstrom else own_angstrom
+
+
 def is_zarr(path: Path) -> bool:
     """Whether a tomogram's name says OME-Zarr."""
     return path.name.lower().rstrip("/").endswith(".zarr")

@@ -123,6 +123,21 @@ def test_pixels_too_coarse_for_rings_get_the_nominal_defocus(tmp_path: Path) -> 
         )
 
 
+@pytest.mark.parametrize("ctf", ["phase_flip", "deconvolve"])
+def test_without_a_fitted_ctf_the_nominal_defocus_is_undone(tmp_path: Path, ctf: str) -> None:
+    path = _series(tmp_path)
+    _, nominal = _tomogram(tmp_path, ctf=ctf)
+    rows = read_index(path, TiltRow)
+    fitted = [replace(row, defocus_u_angstrom=3e4, defocus_v_angstrom=3e4) for row in rows]
+    write_index(path, fitted, TiltRow)
+    np.testing.assert_array_equal(_tomogram(tmp_path, ctf=ctf)[1], nominal)
+    write_index(path, [replace(row, nominal_defocus_angstrom=None) for row in rows], TiltRow)
+    reconstruct(tilts=path, output=tmp_path / "tomogram.tsv", ctf=ctf)  # type: ignore[arg-type]
+    (row,) = read_index(tmp_path / "tomogram.tsv", VolumeRow)
+    assert row.status == FAILED
+    assert "neither its defocus nor a nominal one is known; set tilt_ctf.enabled: true or" in row.reason
+
+
 def test_a_ctf_that_was_imported_is_kept(tmp_path: Path) -> None:
     path = _series(tmp_path)
     rows = [replace(row, defocus_u_angstrom=3e4, defocus_v_angstrom=3e4) for row in read_index(path, TiltRow)]

@@ -26,13 +26,18 @@ GPU_RULES = {"estimate_ctf", "denoise", "pick"}
 CPU_RULES = {"import_micrographs", "build_tiles", "export_relion", "summarise"}
 TILT_GPU_RULES = {
     "correct_tilts",
-    "align_tilts",
     "estimate_tilt_ctf",
     "reconstruct",
     "denoise_tomogram",
     "segment",
 }
-TILT_CPU_RULES = {"import_tilt_series", "pick_tomogram", "export_tomograms", "summarise_tomograms"}
+TILT_CPU_RULES = {
+    "import_tilt_series",
+    "align_tilts",
+    "pick_tomogram",
+    "export_tomograms",
+    "summarise_tomograms",
+}
 BATCHES = 3
 # Of a tomogram of one slab; a voxel is 10 angstrom.
 THIN_ANGSTROM = 10.0 * SLAB_SLICES

@@ -40,6 +40,8 @@ def needle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = yaml.safe_load(path.read_text())
     config["tomogram"]["thickness_angstrom"] = 6500.0
     config["tilt_ctf"]["enabled"] = False  # a scanned image has no rings
+    config["denoise_tomogram"]["enabled"] = False  # the networks know neither its contrast nor its scale
+    config["pick_tomogram"]["classes"] = []
     path.write_text(yaml.safe_dump(config))
     command(parent / "stem", "snakemake", "--cores", "2", "--quiet", "all", "--until", "reconstruct")
     return parent / "stem/results/tomo/stem/needle"

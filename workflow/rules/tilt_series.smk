@@ -90,8 +90,6 @@ rule align_tilts:
         "logs/align_tilts/{session}/{tilt_series}.benchmark.tsv"
     threads: 4
     resources:
-        gpu=GPUS,
-        device=CONFIG.device,
         mem_mb=tomogram_memory(3000, 60),
         runtime=tomogram_minutes(20, 2),
     params:
@@ -105,7 +103,6 @@ rule align_tilts:
         " {params.replace}"
         " {params.refine_axis}"
         " --specimen-angstrom {params.specimen:q}"
-        " --device {resources.device:q}"
         " --threads {threads}"
         " --output {output:q}"
         " 2>&1 | tee {log:q}"

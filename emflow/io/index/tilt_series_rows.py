@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from emflow.metadata import Ctf
+
 
 @dataclass(frozen=True)
 class TiltRow:
@@ -57,6 +59,16 @@ class TiltRow:
     phase_shift_degrees: float | None = None
     ctf_max_resolution_angstrom: float | None = None
     ctf_figure_of_merit: float | None = None
+
+    @property
+    def ctf(self) -> Ctf | None:
+        """Its CTF, of the defocus that was aimed at where none was found; None where neither is known."""
+        u, v = self.defocus_u_angstrom, self.defocus_v_angstrom
+        if not u or not v:
+            u = v = self.nominal_defocus_angstrom
+        if not u or not v:  # an aim of 0 is none that was stated
+            return None
+        return Ctf(u, v, self.defocus_angle_degrees or 0.0, self.phase_shift_degrees or 0.0)
 
 
 @dataclass(frozen=True)
