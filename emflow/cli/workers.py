@@ -134,7 +134,10 @@ class Workers:
 
             memory = "auto" if self.memory_mb is None else self.memory_mb * 1_000_000 // self.threads
             return LocalCluster(
-                n_workers=self.threads, threads_per_worker=1, memory_limit=memory, dashboard_address=None
+                n_workers=self.threads,
+                threads_per_worker=1,
+                memory_limit=memory,
+                dashboard_address="127.0.0.1:0",
             )
         import dask
         import dask_jobqueue  # its import adds its defaults to dask's configuration
@@ -147,7 +150,7 @@ class Workers:
             memory=f"{self.memory_mb}MB",
             # A request of whole megabytes: dask-jobqueue would round up to gigabytes.
             job_mem=f"{self.memory_mb}M",
-            scheduler_options={"dashboard_address": None},
+            scheduler_options={"dashboard_address": "127.0.0.1:0"},
             **site,
         )
         # A job that is lost, or reaches its time limit, is submitted anew.
