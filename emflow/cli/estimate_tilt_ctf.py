@@ -119,11 +119,14 @@ def _estimated(
         )
     except ValueError as error:
         return _without_rings(rows, str(error))
+    trusted = [(one.ctf.figure_of_merit or 0.0) >= DOUBTFUL_CTF for one in estimates]
+    # A fit that nothing speaks for is worth less than what the microscope was set to.
+    if not any(trusted) and any(row.nominal_defocus_angstrom for row in rows):
+        return _without_rings(rows, "no fit of rings can be trusted")
     middle = series_defocus_angstrom(estimates)
     done = []
-    for row, estimate in zip(rows, estimates, strict=True):
+    for row, estimate, good in zip(rows, estimates, trusted, strict=True):
         ctf = estimate.ctf
-        good = (ctf.figure_of_merit or 0.0) >= DOUBTFUL_CTF
         done.append(
             dataclasses.replace(
                 row,
@@ -139,7 +142,7 @@ def _estimated(
 
 
 def _without_rings(rows: list[TiltRow], reason: str) -> list[TiltRow]:
-    """Return rows with their nominal defocus: the pixels are too coarse to show rings."""
+    """Return rows with their nominal defocus: the pixels are too coarse to show rings, or show none."""
     nominal = [row.nominal_defocus_angstrom for row in rows if row.nominal_defocus_angstrom is not None]
     if not nominal:
         raise BadInputError(

@@ -144,7 +144,7 @@ def _check_known(series: TiltSeries) -> None:
             ("pixel size", series.usable[0].pixel_size_angstrom),
             ("voltage", series.voltage_kilovolt),
             ("spherical aberration", series.spherical_aberration_millimetre),
-            ("angle of the tilt axis", _axis(series.usable[0])),
+            ("angle of the tilt axis", axis_of(series.usable[0])),
         )
         if value is None
     ]
@@ -152,7 +152,8 @@ def _check_known(series: TiltSeries) -> None:
         raise BadInputError(f"does not say its {' and '.join(missing)}, nor does sessions.tsv")
 
 
-def _axis(exposure: Exposure) -> float | None:
+def axis_of(exposure: Exposure) -> float | None:
+    """Return the angle of an exposure's tilt axis in degrees, its alignment's where nothing else says it."""
     return (
         exposure.alignment.z_rot_degrees
         if exposure.axis_degrees is None and exposure.alignment
@@ -176,7 +177,7 @@ def _row(one: Exposure, series: TiltSeries) -> TiltRow:
         amplitude_contrast=series.amplitude_contrast,
         hand=series.hand,
         nominal_tilt_degrees=one.tilt_degrees,
-        nominal_axis_degrees=_axis(one),
+        nominal_axis_degrees=axis_of(one),
         nominal_defocus_angstrom=one.nominal_defocus_angstrom,
         acquisition_order=one.order,
         pre_exposure_electrons_per_square_angstrom=one.pre_exposure_electrons_per_square_angstrom,
@@ -220,7 +221,7 @@ def describe(series: TiltSeries) -> str:
     usable = series.usable
     tilts = [one.tilt_degrees for one in usable if one.tilt_degrees is not None]
     dose = sum(one.exposure_electrons_per_square_angstrom or 0.0 for one in series.exposures)
-    axis = _axis(usable[0])
+    axis = axis_of(usable[0])
     kind = "movies" if usable[0].is_movie else "images"
     parts = [
         f"{len(usable)} of {len(series.exposures)} {kind} from {min(tilts):.1f} to {max(tilts):.1f} degrees",

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from emflow.cli.import_tilt_series import describe
+from emflow.cli.import_tilt_series import axis_of, describe
 from emflow.cli.init_micrographs import FLAGS, quotes_hint
 from emflow.cli.progress import say
-from emflow.config import Session
+from emflow.config import Session, unfinished_session
 from emflow.errors import BadInputError, SettingError
 from emflow.io.tilt_series import TiltSeries, read_tilt_series
 from emflow.io.tilt_series.listing import Unit, given_halves, list_units
@@ -25,7 +25,7 @@ def from_tilt_series(row: dict[str, object], given: dict[str, float | None]) -> 
     SettingError
         If no tilt series matches, none can be read, or a constant is neither given nor said.
     """
-    session = Session.model_validate({"session": "probe", **_named(row)})
+    session = unfinished_session({"session": "probe", **_named(row)}, "emflow init")
     units = _units(session, "--tilt-series")
     found = _those_that_read(session, units, given)
     path, series = found[0]
@@ -46,6 +46,9 @@ def from_tilt_series(row: dict[str, object], given: dict[str, float | None]) -> 
             )
         if given[key] is None:
             say("init", f"{flag} {values[key]:g}, from {path}")
+    if session.tilt_axis_degrees is None and axis_of(series.usable[0]) is None:
+        told = f"not given, and {path} and what lies beside it do not say it: such series will be left out"
+        say("init", f"warning: --tilt-axis: {told}; give it in degrees")
     return values
 
 
@@ -58,7 +61,7 @@ def from_tomograms(row: dict[str, object], given: dict[str, float | None]) -> di
         If no tomogram matches, none can be read, no header says the pixel size, or a glob of halves finds
         none of theirs.
     """
-    session = Session.model_validate({"session": "probe", **_named(row)})
+    session = unfinished_session({"session": "probe", **_named(row)}, "emflow init")
     units = _units(session, "--tomograms")
     _check_halves(session, units)
     pixel_size = given["pixel_size_angstrom"]
@@ -128,6 +131,7 @@ def _named(row: dict[str, object]) -> dict[str, object]:
         "tomograms",
         "tilt_frames",
         "tilt_axis_degrees",
+        "exposure_electrons_per_square_angstrom",
         "even_tomograms",
         "odd_tomograms",
     )
@@ -155,7 +159,7 @@ def _those_that_read(
                 frames=None if session.tilt_frames is None else Path(session.tilt_frames),
                 pixel_size_angstrom=given["pixel_size_angstrom"],
                 axis_degrees=session.tilt_axis_degrees,
-                exposure_per_tilt=None,
+                exposure_per_tilt=session.exposure_electrons_per_square_angstrom,
             )
         except BadInputError as error:
             say("init", f"{unit.path} {error}")

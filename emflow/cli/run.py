@@ -53,12 +53,13 @@ def run(
     where = ("--cores", "-c", "--jobs", "-j", "--profile", "--workflow-profile", "--executor", "-e")
     if not any(flag.split("=")[0] in where for flag in flags):
         command += ["--cores", "all"]
+    command.append("--rerun-incomplete")  # what an interrupted run left half-made is made again
     if live:
         from emflow.cli.live import LiveSettings, watch
 
         settings = LiveSettings(until_idle, batch_size, batch_age, settle, poll)
-        # A batch that a stopped run left half-made is made again, and one bad batch costs no other.
-        sys.exit(watch([*command, "--rerun-incomplete", "--keep-going"], settings))
+        # One bad batch costs no other.
+        sys.exit(watch([*command, "--keep-going"], settings))
     scan()
     read_plan()  # a wrong setting is told here, before snakemake starts
     print(shlex.join(["snakemake", *command[1:]]), file=sys.stderr, flush=True)

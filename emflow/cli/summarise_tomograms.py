@@ -97,7 +97,8 @@ def summarise_tomograms(
         session, series, failures, dict(by_class), sorted(templates), left_out, notes, files
     )
     first = read_volume_row(folder / used[0].name / "tomogram.tsv") if aligned and used else None
-    write_text(folder / "summary.txt", summary_text(summary, _commands(relion, first)))
+    commands = _commands(relion, first) if any(one.particles for one in series) else []
+    write_text(folder / "summary.txt", summary_text(summary, commands))
     write_text(output, json.dumps(summary.to_dict(), indent=2) + "\n")
     particles = sum(one.particles for one in series)
     say(STAGE, f"{session}: {particles} particles from {len(series)} tomograms")
@@ -174,7 +175,7 @@ def _draw(place: Path, row: ExportedSeriesRow, picks: pd.DataFrame, path: Path) 
     pixel = stored.row.pixel_size_angstrom or 1.0
     depth = stored.shape[0]
     points = _voxels(picks, stored.shape, pixel)
-    z = _telling_slice(points, depth)
+    z = _telling_slice(points, depth, _RADIUS_ANGSTROM / pixel)
     low, high = max(0, z - _MEAN_SLICES // 2), min(depth, z + _MEAN_SLICES // 2 + 1)
     image = stored.read(stored.channels[0], low, high).mean(axis=0)
     labels = _labels(place, z, stored.shape)
@@ -208,8 +209,12 @@ def _voxels(picks: pd.DataFrame, shape: tuple[int, int, int], pixel: float) -> N
     return np.asarray(points / pixel + np.array([side // 2 for side in shape[::-1]]))
 
 
-def _telling_slice(points: NDArray[np.float64], depth: int) -> int:
-    """Return the slice in the middle of the picks, or of the tomogram where there are none."""
+def _telling_slice(points: NDArray[np.float64], depth: int, reach: float) -> int:
+    """Return the slice that has most picks within reach (in voxels), or the tomogram's middle without any."""
     if not len(points):
         return depth // 2
-    return int(np.clip(round(float(np.median(points[:, 2]))), 0, depth - 1))
+    z = np.sort(points[:, 2])
+    seen = np.searchsorted(z, z + reach, side="right") - np.searchsorted(z, z - reach, side="left")
+    # Of as many, the one in their middle.
+    best = np.flatnonzero(seen == seen.max())
+    return int(np.clip(round(float(z[best[len(best) // 2]])), 0, depth - 1))

@@ -36,11 +36,7 @@ def parse_session(values: Mapping[str, Any], source: str) -> Session:
     SettingError
         Naming ``source``, the column, and what is wrong.
     """
-    given = {key: value for key, value in values.items() if value not in ("", None)}
-    try:
-        session = Session.model_validate(given)
-    except ValidationError as error:
-        raise SettingError(f"{source}: {_first_problem(error, Session)}") from None
+    session = unfinished_session(values, source)
     kinds = [kind for kind in INPUT_KINDS if getattr(session, kind) is not None]
     if len(kinds) != 1:
         raise SettingError(f"{source}: give one of {', '.join(INPUT_KINDS[:-1])} and {INPUT_KINDS[-1]}")
@@ -52,6 +48,21 @@ def parse_session(values: Mapping[str, Any], source: str) -> Session:
             brings = "an mdoc or STAR" if session.tilt_series else "a STAR"
             raise SettingError(f"{source}: {column} is missing: only {brings} file brings its own")
     return session
+
+
+def unfinished_session(values: Mapping[str, Any], source: str) -> Session:
+    """Check each value of a row by itself: what it lacks may yet be found.
+
+    Raises
+    ------
+    SettingError
+        As `parse_session`.
+    """
+    given = {key: value for key, value in values.items() if value not in ("", None)}
+    try:
+        return Session.model_validate(given)
+    except ValidationError as error:
+        raise SettingError(f"{source}: {_first_problem(error, Session)}") from None
 
 
 INPUT_KINDS = ("micrographs", "movies", "tilt_series", "tomograms")

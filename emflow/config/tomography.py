@@ -137,6 +137,13 @@ class PickTomogram(Section):
         False, description="Whether to orient picks near a membrane by its normal."
     )
 
+    @field_validator("classes")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("each class once, as its picks would be exported twice")
+        return value
+
     @field_validator("minimum_volume_cubic_angstrom")
     @classmethod
     def _no_more_than_the_distance_holds(cls, value: float, info: ValidationInfo) -> float:

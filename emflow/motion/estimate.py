@@ -186,8 +186,11 @@ class _Fit:
 
     @property
     def uncertainty(self) -> float:
-        """Variance of the displacement in a frame, an axis, in square working pixels, by signal."""
-        return sum(self._left) / self._total_told
+        """Variance of the displacement in a frame, an axis, in square working pixels, by signal.
+
+        Frames of noise alone may tell nothing: 0 lets the blur shrink by itself then.
+        """
+        return sum(self._left) / self._total_told if self._total_told > 0 else 0.0
 
     def field(self) -> MotionField:
         return MotionField(self.shape, self.degree, self.coefficients * self.scale)

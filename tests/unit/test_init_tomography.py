@@ -29,7 +29,19 @@ def test_the_tilt_axis_that_was_given_is_told(tmp_path: Path, capsys: pytest.Cap
     from_tilt_series(row, OPTICS)
     told = capsys.readouterr().err
     assert "no angle of the tilt axis" in told
+    assert "init: warning: --tilt-axis: not given" in told
     assert "init: s: no exposure is known of it: 0 is taken, and nothing can be weighted by damage\n" in told
+
+
+def test_the_exposure_that_was_given_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with mrcfile.new(tmp_path / "s.st", data=np.ones((6, 16, 16), dtype=np.float32)) as mrc:
+        mrc.set_image_stack()
+    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in range(-10, 14, 4)))
+    row = {"tilt_series": str(tmp_path / "*.st"), "tilt_axis_degrees": 90.0}
+    from_tilt_series({**row, "exposure_electrons_per_square_angstrom": 3.0}, OPTICS)
+    told = capsys.readouterr().err
+    assert "18 e/A2 in all" in told
+    assert "no exposure is known" not in told
 
 
 def test_movies_that_are_nowhere_are_named_with_where_they_were_looked_for(

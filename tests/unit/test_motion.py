@@ -14,6 +14,7 @@ from emflow.io.inputs import InputRow
 from emflow.io.motion import read_motion, write_motion
 from emflow.io.relion_motion import motion_tables
 from emflow.metadata import OpticsGroup
+from emflow.motion.estimate import estimate_motion
 from emflow.motion.field import MotionField
 from emflow.motion.relion_model import field_of_relion_model, motion_lengths, relion_motion_model
 from emflow.simulation.motion import evaluation_grid, motion_error_pixels
@@ -138,3 +139,11 @@ def test_the_star_of_a_movie(movie, path, tmp_path):
     assert tables["general"]["rlnImageSizeZ"] == 12
     assert tables["general"]["rlnMicrographStartFrame"] == 3
     assert tables["global_shift"]["rlnMicrographFrameNumber"].tolist() == list(range(3, 10))
+
+
+def test_frames_of_noise_that_tell_nothing_have_no_motion() -> None:
+    """With these nothing is told at all in a step."""
+    noise = np.random.default_rng(7).poisson(10, (3, 256, 256)).astype(np.float32)
+    frames = torch.from_numpy(noise - noise.mean((1, 2), keepdims=True))
+    found = estimate_motion(frames, shape=(256, 256), pixel_size_angstrom=2.0)
+    assert np.isfinite(found.field.coefficients).all()

@@ -77,3 +77,8 @@ def test_a_volume_that_no_pick_can_have_is_refused() -> None:
         parse_config({"pick_tomogram": {"minimum_volume_cubic_angstrom": 2e7}}, "config.yaml")
     wider = {"minimum_volume_cubic_angstrom": 2e7, "minimum_distance_angstrom": 200}
     parse_config({"pick_tomogram": wider}, "config.yaml")
+
+
+def test_a_class_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"pick_tomogram\.classes: should be each class once"):
+        parse_config({"pick_tomogram": {"classes": ["ribosome", "complex", "ribosome"]}}, "config.yaml")

@@ -1,9 +1,14 @@
 """Defocus of tilted images: rings of either side of the axis come together by the known tilt."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from emflow import tilt_ctf_estimation
+from emflow.cli import estimate_tilt_ctf
 from emflow.ctf import ctf_2d
+from emflow.io.index import OK, TiltRow
 from emflow.metadata import Ctf, OpticsGroup
 from emflow.tilt_ctf import deconvolve, flip_phases
 from emflow.tilt_ctf_estimation import TiltedImage, defocus_offset_angstrom, fit_series, stretched
@@ -111,3 +116,36 @@ def test_deconvolved_phases_all_have_the_coarsest_ones_sign() -> None:
     undone = deconvolve(image, Ctf(30_000.0, 30_000.0, 0.0), OPTICS, PIXEL)
     product = (np.fft.rfft2(undone) * np.fft.rfft2(specimen).conj()).real
     assert (product <= 1e-3 * np.abs(product).max()).all()  # protein stays dark at every frequency
+
+
+@pytest.mark.parametrize(
+    ("merits", "expected"),
+    [((0.0, 0.1), (25_000.0, 26_000.0)), ((0.9, 0.1), (40_000.0, 40_000.0))],
+    ids=["none is trusted", "one is"],
+)
+def test_the_nominal_defocus_goes_before_fits_that_nothing_speaks_for(
+    merits: tuple[float, ...], expected: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = [
+        SimpleNamespace(ctf=Ctf(40_000.0, 40_000.0, 0.0, figure_of_merit=one, max_resolution_angstrom=20.0))
+        for one in merits
+    ]
+    monkeypatch.setattr(tilt_ctf_estimation, "fit_series", lambda *_what, **_how: fits)
+    monkeypatch.setattr(tilt_ctf_estimation.TiltedImage, "of", lambda *_what, **_how: None)
+    monkeypatch.setattr(estimate_tilt_ctf.TiltReader, "read_row", lambda *_what: None)
+    rows = [
+        TiltRow(
+            name,
+            OK,
+            pixel_size_angstrom=2.0,
+            voltage_kilovolt=300.0,
+            spherical_aberration_millimetre=2.7,
+            amplitude_contrast=0.1,
+            nominal_tilt_degrees=0.0,
+            nominal_axis_degrees=85.0,
+            nominal_defocus_angstrom=nominal,
+        )
+        for name, nominal in (("a", 25_000.0), ("b", 26_000.0))
+    ]
+    found = estimate_tilt_ctf._estimated(rows, (5000.0, 90_000.0), "cpu")
+    assert tuple(row.defocus_u_angstrom for row in found) == expected

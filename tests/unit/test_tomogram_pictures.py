@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from emflow.cli.summarise_tomograms import _telling_slice
 from emflow.tomogram_classes import CLASSES
 from emflow.tomogram_pictures import SlicePicks, draw_slice
 from emflow.tomogram_summary import SeriesSummary, TomogramSummary, summary_text
@@ -93,3 +94,15 @@ def test_the_summary_tells_each_note_once_with_the_series_that_it_is_of() -> Non
     assert "notes" not in summary_text(TomogramSummary("s", []), [])
     many = {"TS_1": [f"note {n}" for n in range(7)]}
     assert "    ... and 2 more; see summary.json\n" in summary_text(TomogramSummary("s", [], notes=many), [])
+
+
+def test_the_slice_that_is_drawn_has_most_picks() -> None:
+    """Between two distant ones there is nothing to see."""
+
+    def telling(*z: float) -> int:
+        return _telling_slice(np.array([[5.0, 5.0, one] for one in z]).reshape(-1, 3), 100, 14.0)
+
+    assert telling() == 50
+    assert telling(20, 80) in (20, 80)
+    assert telling(10, 60, 64, 70) == 64
+    assert telling(-3, -2) == 0

@@ -147,7 +147,7 @@ onsuccess:
 
 onerror:
     print(
-        "emflow: a job failed; its log is named above. What is finished stays: "
-        "mend the cause and run the same command again.",
+        "emflow: a job failed, and its log is named above, or the run was stopped. What is finished stays: "
+        "mend the cause and go on with emflow run, or snakemake --rerun-incomplete.",
         file=sys.stderr,
     )
