@@ -32,8 +32,8 @@ def refused(session: Path) -> str:
         ("pixel_size_angstrom: 3.0", "pixel_size_angstrom: -3.0", "tiles.pixel_size_angstrom: should be"),
         ("pixel_size_angstrom: 3.0", "pixel_size_angstrom: 5000", "tiles.pixel_size_angstrom: should be"),
         (
-            "threshold: auto\n  # If more",
-            "threshold: 7\n  # If more",
+            "threshold: auto\n  # If a larger",
+            "threshold: 7\n  # If a larger",
             "export.threshold: should be",
         ),
         ("device: auto", "device: gpu", "device: should be"),
