@@ -22,9 +22,8 @@ demo-movies: .venv/installed
 demo-tomo: .venv/installed
 	emflow demo --tomo
 
-# In two processes: most of the time one of them waits for an interpreter to start.
 test: .venv/installed
-	pytest --numprocesses 2 --dist loadgroup
+	pytest
 
 lint: .venv/installed
 	ruff check .

@@ -1,4 +1,4 @@
-"""What all tests share: outside data, few threads, a process, and none skipped unseen in automatic checks."""
+"""What every test shares: outside data, few threads, and no test skipped unseen in automatic checks."""
 
 import os
 from collections.abc import Generator
@@ -10,7 +10,7 @@ from hypothesis import settings
 # Read by numpy's and torch's libraries when they load, here and in every process that a test starts:
 # a test machine has two cores, and results must not hang on how many there are.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+    os.environ.setdefault(variable, "2")
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 NO_OUTSIDE_DATA = "no outside data"
@@ -28,17 +28,6 @@ def shared_data() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"{NO_OUTSIDE_DATA}: {folder}/data is not there (set EMFLOW_SHARED)")
     return folder
-
-
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, keep a file's in one: they share what fixtures have made.
-
-    So do all that need SLURM: there is one on a machine.
-    """
-    for item in items:
-        group = "slurm" if item.get_closest_marker("slurm") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.hookimpl(wrapper=True)
