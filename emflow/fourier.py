@@ -5,6 +5,11 @@ import scipy.fft
 from numpy.typing import NDArray
 
 
+def even_side(pixels: float) -> int:
+    """Return the even number of pixels, two or more, that is nearest to a length in pixels."""
+    return max(2, 2 * round(pixels / 2))
+
+
 def resized_shape(
     shape: tuple[int, int], pixel_size_in_angstrom: float, pixel_size_out_angstrom: float
 ) -> tuple[int, int]:
@@ -14,7 +19,7 @@ def resized_shape(
     that for coordinates, never the ratio of the nominal pixel sizes.
     """
     ratio = pixel_size_in_angstrom / pixel_size_out_angstrom
-    height, width = (max(2, 2 * round(side * ratio / 2)) for side in shape)
+    height, width = (even_side(side * ratio) for side in shape)
     return height, width
 
 
@@ -28,7 +33,7 @@ def square_shapes(
     """
     even = [side - side % 2 for side in shape]
     longest = max(even)
-    scale = longest / max(2, 2 * round(longest * pixel_size_in_angstrom / pixel_size_out_angstrom / 2))
+    scale = longest / even_side(longest * pixel_size_in_angstrom / pixel_size_out_angstrom)
     cut, resized = [], []
     for side in even:
         most = max(1, int(side / scale / 2 + 1e-9))

@@ -14,6 +14,7 @@ from emflow.cli.input_batch import check_stated_pixel_size, read_planned
 from emflow.cli.progress import say
 from emflow.cli.volume_stage import Slab, write_failed_volume, write_volume
 from emflow.errors import BadInputError
+from emflow.fourier import even_side
 from emflow.io.index import OK, VolumeRow, write_failures
 from emflow.io.tilt_series.listing import Unit, tomogram_unit
 from emflow.io.tomograms import Tomogram, open_tomogram, stored_pixel_size_angstrom
@@ -161,9 +162,9 @@ def _row(name: str, source: _Source, wanted_angstrom: float) -> VolumeRow:
     shape, size = source.shape, stored_pixel_size_angstrom(pixel, wanted_angstrom)
     if size != pixel:
         shape = (
-            max(2, 2 * round(depth * pixel / size / 2)),
-            max(2, 2 * round(height * pixel / size / 2)),
-            max(2, 2 * round(width * pixel / size / 2)),
+            even_side(depth * pixel / size),
+            even_side(height * pixel / size),
+            even_side(width * pixel / size),
         )
     return VolumeRow(
         name,

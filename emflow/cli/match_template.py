@@ -14,6 +14,7 @@ from emflow.cli.progress import say
 from emflow.cli.series import geometry_of, read_tilts
 from emflow.cli.tomograms import StoredTomogram, failed_reason, read_volume_row
 from emflow.errors import SettingError
+from emflow.fourier import even_side
 from emflow.io.gpus import take_device
 from emflow.io.index import OK, VolumePickRow, write_index
 from emflow.io.volume_picks import (
@@ -189,7 +190,7 @@ class _Source:
         own = stored.row.pixel_size_angstrom or 1.0
         pixel = max(own, wanted_angstrom)
         depth, height, width = (
-            side if pixel == own else max(2, 2 * round(side * own / pixel / 2)) for side in stored.shape
+            side if pixel == own else even_side(side * own / pixel) for side in stored.shape
         )
         return cls(stored, Resampling(stored.shape, (depth, height, width), pixel / own), pixel)
 

@@ -15,6 +15,7 @@ from emflow.cli.series import geometry_of, read_tilts, reason_of, required, seri
 from emflow.cli.volume_stage import Slab, made_ahead, write_failed_volume, write_volume
 from emflow.cli.workers import THREADS, Workers
 from emflow.errors import BadInputError
+from emflow.fourier import even_side
 from emflow.io.gpus import take_device
 from emflow.io.index import OK, TiltRow, VolumeRow
 from emflow.io.locations import find_store
@@ -91,7 +92,7 @@ def reconstruct(
     chosen = take_device(device) if here else torch.device("cpu")
     rounds = sirt_rounds if filter == "sirt" else None
     try:
-        depth = max(2, 2 * round(thickness_angstrom / required(rows[0], "stored_pixel_size_angstrom") / 2))
+        depth = even_side(thickness_angstrom / required(rows[0], "stored_pixel_size_angstrom"))
         work = _Work(rows, tilts.parent, ctf, rounds, depth, chosen)
         row = _volume_row(name, rows, depth, work)
     except BadInputError as error:
@@ -255,7 +256,7 @@ def _volume_row(name: str, rows: list[TiltRow], depth: int, work: _Work) -> Volu
         height, width = width, height
 
     def unbinned(side: int) -> int:
-        return 2 * round(side * pixel / unbinned_pixel / 2)
+        return even_side(side * pixel / unbinned_pixel)
 
     return VolumeRow(
         name,

@@ -17,10 +17,15 @@ OPTICS = {
 }
 
 
-def test_the_tilt_axis_that_was_given_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with mrcfile.new(tmp_path / "s.st", data=np.ones((6, 16, 16), dtype=np.float32)) as mrc:
+def _stack(folder: Path) -> None:
+    """Write a stack of six images and its tilts."""
+    with mrcfile.new(folder / "s.st", data=np.ones((6, 16, 16), dtype=np.float32)) as mrc:
         mrc.set_image_stack()
-    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in range(-10, 14, 4)))
+    (folder / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in range(-10, 14, 4)))
+
+
+def test_the_tilt_axis_that_was_given_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _stack(tmp_path)
     row: dict[str, object] = {"tilt_series": str(tmp_path / "*.st")}
     assert from_tilt_series({**row, "tilt_axis_degrees": 90.0}, OPTICS) == OPTICS
     assert "s: 6 of 6 images from -10.0 to 10.0 degrees, 0 e/A2 in all, tilt axis at 90 degrees" in (
@@ -34,9 +39,7 @@ def test_the_tilt_axis_that_was_given_is_told(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_the_exposure_that_was_given_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with mrcfile.new(tmp_path / "s.st", data=np.ones((6, 16, 16), dtype=np.float32)) as mrc:
-        mrc.set_image_stack()
-    (tmp_path / "s.rawtlt").write_text("".join(f"{tilt}\n" for tilt in range(-10, 14, 4)))
+    _stack(tmp_path)
     row = {"tilt_series": str(tmp_path / "*.st"), "tilt_axis_degrees": 90.0}
     from_tilt_series({**row, "exposure_electrons_per_square_angstrom": 3.0}, OPTICS)
     told = capsys.readouterr().err
